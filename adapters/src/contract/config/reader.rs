@@ -1,0 +1,633 @@
+//! Reads a table key by key and collects what is wrong.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use super::{Entry, Mark, Node, Secret, SecretSource, Table, Value};
+
+/// The shortest duration anywhere in settings or messages.
+pub const DURATION_MIN: Duration = Duration::from_millis(10);
+
+/// The longest: beyond it a duration is a mistake, and sums of durations could overflow.
+pub const DURATION_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
+
+/// One thing that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// Where; `None` in messages.
+    pub mark: Option<Mark>,
+    /// A stable name in capitals, for example `UNKNOWN_KEY`.
+    pub code: &'static str,
+    /// The dotted path of the field.
+    pub field: String,
+    /// What is wrong. Never the value of a secret.
+    pub what: String,
+    /// What was expected.
+    pub expected: String,
+    /// What to do.
+    pub remedy: String,
+    /// True for advice that does not stop the start.
+    pub warning: bool,
+}
+
+impl fmt::Display for Problem {
+    /// `file:line:col: CODE: what is wrong; what was expected; what to do`, on one line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(mark) = &self.mark {
+            write!(f, "{mark}: ")?;
+        }
+        if self.warning {
+            f.write_str("warning: ")?;
+        }
+        write!(f, "{}: {}; {}; {}", self.code, self.what, self.expected, self.remedy)
+    }
+}
+
+/// A thousand problems help nobody; the rest is counted only.
+const PROBLEMS_MAX: usize = 1000;
+
+/// Collects problems over many readers.
+#[derive(Debug, Default)]
+pub struct Problems(Mutex<Vec<Problem>>);
+
+impl Problems {
+    /// Adds one.
+    pub fn push(&self, problem: Problem) {
+        let mut all = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if all.len() < PROBLEMS_MAX {
+            all.push(problem);
+        }
+    }
+
+    /// All so far, sorted by place.
+    #[must_use]
+    pub fn into_sorted(self) -> Vec<Problem> {
+        let mut all = self.0.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+        all.sort_by(|a, b| a.mark.cmp(&b.mark));
+        all.dedup();
+        all
+    }
+
+    /// How many of them are errors, not warnings.
+    #[must_use]
+    pub fn errors(&self) -> usize {
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).iter().filter(|p| !p.warning).count()
+    }
+}
+
+/// Reads one table. Each method asks for one key; [`Reader::finish`] reports the keys nobody asked for.
+#[derive(Debug)]
+pub struct Reader<'a> {
+    table: &'a Table,
+    path: String,
+    asked: RefCell<BTreeSet<String>>,
+    problems: &'a Problems,
+    secrets: &'a dyn SecretSource,
+}
+
+impl<'a> Reader<'a> {
+    /// A reader of `table`, whose fields are named below `path`.
+    pub fn new(
+        table: &'a Table,
+        path: impl Into<String>,
+        problems: &'a Problems,
+        secrets: &'a dyn SecretSource,
+    ) -> Self {
+        Self { table, path: path.into(), asked: RefCell::default(), problems, secrets }
+    }
+
+    /// The dotted path of `key`.
+    #[must_use]
+    pub fn path_of(&self, key: &str) -> String {
+        let key = if !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-') {
+            key.to_owned()
+        } else {
+            format!("{key:?}")
+        };
+        if self.path.is_empty() { key } else { format!("{}.{key}", self.path) }
+    }
+
+    /// The table read.
+    #[must_use]
+    pub fn table(&self) -> &'a Table {
+        self.table
+    }
+
+    /// Where `key` stands, else the table's header.
+    #[must_use]
+    pub fn mark_of(&self, key: &str) -> Option<Mark> {
+        let entry = self.table.entries.iter().find(|entry| entry.key == key);
+        entry.and_then(|e| e.node.mark.clone().or_else(|| e.mark.clone())).or_else(|| self.table.header.clone())
+    }
+
+    /// Reports that `key` is wrong, at its value.
+    pub fn wrong(
+        &self,
+        key: &str,
+        code: &'static str,
+        what: impl Into<String>,
+        expected: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
+        self.report(self.mark_of(key), code, self.path_of(key), what.into(), expected.into(), remedy.into(), false);
+    }
+
+    /// Like [`Reader::wrong`], but the start goes on.
+    pub fn warn(
+        &self,
+        key: &str,
+        code: &'static str,
+        what: impl Into<String>,
+        expected: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
+        self.report(self.mark_of(key), code, self.path_of(key), what.into(), expected.into(), remedy.into(), true);
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "the fields of one problem")]
+    fn report(
+        &self,
+        mark: Option<Mark>,
+        code: &'static str,
+        field: String,
+        what: String,
+        expected: String,
+        remedy: String,
+        warning: bool,
+    ) {
+        self.problems.push(Problem { mark, code, field, what, expected, remedy, warning });
+    }
+
+    fn wrong_type(&self, key: &str, node: &Node, expected: &str, example: &str) {
+        let what = format!("{} is {}", self.path_of(key), node.value.type_name());
+        self.wrong(key, "WRONG_TYPE", what, format!("expected {expected}"), format!("write it like {key} = {example}"));
+    }
+
+    /// The node of `key`, marked as asked for.
+    pub fn node(&self, key: &str) -> Option<&'a Node> {
+        self.asked.borrow_mut().insert(key.to_owned());
+        self.table.get(key)
+    }
+
+    /// Whether `key` is there; does not count as asking.
+    #[must_use]
+    pub fn has(&self, key: &str) -> bool {
+        self.table.get(key).is_some()
+    }
+
+    /// Reports that a required key is missing, at the table's header.
+    pub fn missing(&self, key: &str, expected: &str, example: &str) {
+        self.asked.borrow_mut().insert(key.to_owned());
+        let field = self.path_of(key);
+        let what = format!("{field} is missing");
+        self.report(
+            self.table.header.clone(),
+            "MISSING_KEY",
+            field,
+            what,
+            format!("expected {expected}"),
+            format!("add {key} = {example}"),
+            false,
+        );
+    }
+
+    /// Follows `env:` and `file:` references.
+    fn resolve(&self, key: &str, text: &str) -> Option<Secret> {
+        if let Some(name) = text.strip_prefix("env:") {
+            return match self.secrets.env(name) {
+                Some(value) => Some(Secret::resolved(value, text)),
+                None => {
+                    let what =
+                        format!("{} refers to the environment variable {name}, which is not set", self.path_of(key));
+                    self.wrong(
+                        key,
+                        "SECRET_NOT_FOUND",
+                        what,
+                        "expected a variable of the environment",
+                        format!("set {name} or correct the name"),
+                    );
+                    None
+                }
+            };
+        }
+        if let Some(path) = text.strip_prefix("file:") {
+            let full = self.table.folder.as_deref().unwrap_or_else(|| Path::new("")).join(path);
+            return match self.secrets.file(&full) {
+                Ok(value) => Some(Secret::resolved(value, text)),
+                Err(why) => {
+                    let what = format!("{} refers to the file {path}, which cannot be read: {why}", self.path_of(key));
+                    self.wrong(
+                        key,
+                        "SECRET_NOT_FOUND",
+                        what,
+                        "expected a readable file",
+                        "create the file or correct the path",
+                    );
+                    None
+                }
+            };
+        }
+        Some(Secret::literal(text))
+    }
+
+    /// A secret: a literal or a resolved reference.
+    pub fn secret(&self, key: &str) -> Option<Secret> {
+        let node = self.node(key)?;
+        match &node.value {
+            Value::String(text) if text.is_empty() => {
+                self.wrong(
+                    key,
+                    "INVALID_VALUE",
+                    format!("{} is empty", self.path_of(key)),
+                    "expected a secret",
+                    format!("write {key} = \"env:NAME\""),
+                );
+                None
+            }
+            Value::String(text) => {
+                let secret = self.resolve(key, text)?;
+                if secret.reveal().is_empty() {
+                    self.wrong(
+                        key,
+                        "SECRET_NOT_FOUND",
+                        format!("{} leads to an empty secret", self.path_of(key)),
+                        "expected a secret",
+                        "fill it or correct the reference",
+                    );
+                    return None;
+                }
+                Some(secret)
+            }
+            _ => {
+                self.wrong_type(key, node, "a string", "\"env:NAME\"");
+                None
+            }
+        }
+    }
+
+    /// Text; references are followed.
+    pub fn string(&self, key: &str) -> Option<String> {
+        let node = self.node(key)?;
+        if let Value::String(text) = &node.value {
+            return self.resolve(key, text).map(|secret| secret.reveal().to_owned());
+        }
+        self.wrong_type(key, node, "a string", "\"text\"");
+        None
+    }
+
+    /// Text that must be there.
+    pub fn string_required(&self, key: &str, expected: &str, example: &str) -> Option<String> {
+        if !self.has(key) {
+            self.missing(key, expected, example);
+            return None;
+        }
+        self.string(key)
+    }
+
+    /// Text exactly as written: where `file:` or `env:` is not a reference (URLs of the lake).
+    pub fn text_verbatim(&self, key: &str) -> Option<&'a str> {
+        let node = self.node(key)?;
+        if let Value::String(text) = &node.value {
+            return Some(text);
+        }
+        self.wrong_type(key, node, "a string", "\"text\"");
+        None
+    }
+
+    /// One of `choices`.
+    pub fn choice<T: Copy>(&self, key: &str, choices: &[(&str, T)]) -> Option<T> {
+        let text = self.string(key)?;
+        if let Some((_, value)) = choices.iter().find(|(name, _)| *name == text) {
+            return Some(*value);
+        }
+        let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
+        let what = format!("{} is {text:?}", self.path_of(key));
+        self.wrong(
+            key,
+            "INVALID_VALUE",
+            what,
+            format!("expected one of {}", names.join(", ")),
+            nearest_hint(&text, names.iter().copied()),
+        );
+        None
+    }
+
+    /// `true` or `false`.
+    pub fn boolean(&self, key: &str) -> Option<bool> {
+        let node = self.node(key)?;
+        if let Value::Bool(value) = node.value {
+            return Some(value);
+        }
+        self.wrong_type(key, node, "true or false", "true");
+        None
+    }
+
+    /// A whole number within `min..=max`.
+    pub fn integer(&self, key: &str, min: i64, max: i64) -> Option<i64> {
+        let node = self.node(key)?;
+        let Value::Integer(value) = node.value else {
+            self.wrong_type(key, node, "a whole number", &min.to_string());
+            return None;
+        };
+        if (min..=max).contains(&value) {
+            return Some(value);
+        }
+        let what = format!("{} is {value}", self.path_of(key));
+        self.wrong(key, "OUT_OF_RANGE", what, format!("expected {min} to {max}"), "choose a value in that range");
+        None
+    }
+
+    /// A number within `min..=max`.
+    pub fn number(&self, key: &str, min: f64, max: f64) -> Option<f64> {
+        let node = self.node(key)?;
+        let value = match node.value {
+            Value::Float(value) => value,
+            #[allow(clippy::cast_precision_loss, reason = "settings are far below 2^52")]
+            Value::Integer(value) => value as f64,
+            _ => {
+                self.wrong_type(key, node, "a number", &format!("{min}"));
+                return None;
+            }
+        };
+        if (min..=max).contains(&value) {
+            return Some(value);
+        }
+        let what = format!("{} is {value}", self.path_of(key));
+        self.wrong(key, "OUT_OF_RANGE", what, format!("expected {min} to {max}"), "choose a value in that range");
+        None
+    }
+
+    /// A duration such as `"250ms"`; whole milliseconds as a number are taken from messages only (no place).
+    pub fn duration(&self, key: &str) -> Option<Duration> {
+        let node = self.node(key)?;
+        let value = match &node.value {
+            Value::String(text) => match parse_duration(text) {
+                Some(value) => value,
+                None => {
+                    let what = format!("{} is {text:?}", self.path_of(key));
+                    self.wrong(
+                        key,
+                        "INVALID_DURATION",
+                        what,
+                        "expected a whole number with ms, s, m, h or d",
+                        format!("write {key} = \"30s\""),
+                    );
+                    return None;
+                }
+            },
+            Value::Integer(ms) if node.mark.is_none() => Duration::from_millis(u64::try_from(*ms).unwrap_or(0)),
+            _ => {
+                self.wrong_type(key, node, "a duration", "\"30s\"");
+                return None;
+            }
+        };
+        if (DURATION_MIN..=DURATION_MAX).contains(&value) {
+            return Some(value);
+        }
+        let what = format!("{} is {}", self.path_of(key), show_duration(value));
+        self.wrong(key, "OUT_OF_RANGE", what, "expected 10ms to 366d", "choose a duration in that range");
+        None
+    }
+
+    /// A size such as `"64KiB"`, in bytes, within `min..=max`.
+    pub fn size(&self, key: &str, min: u64, max: u64) -> Option<u64> {
+        let node = self.node(key)?;
+        let Value::String(text) = &node.value else {
+            self.wrong_type(key, node, "a size", "\"4MiB\"");
+            return None;
+        };
+        let Some(bytes) = parse_size(text) else {
+            let what = format!("{} is {text:?}", self.path_of(key));
+            self.wrong(
+                key,
+                "INVALID_SIZE",
+                what,
+                "expected a whole number with B, KiB, MiB or GiB",
+                format!("write {key} = \"4MiB\""),
+            );
+            return None;
+        };
+        if (min..=max).contains(&bytes) {
+            return Some(bytes);
+        }
+        let what = format!("{} is {text}", self.path_of(key));
+        self.wrong(
+            key,
+            "OUT_OF_RANGE",
+            what,
+            format!("expected {} to {}", show_size(min), show_size(max)),
+            "choose a size in that range",
+        );
+        None
+    }
+
+    /// A list of strings; references are followed.
+    pub fn strings(&self, key: &str) -> Option<Vec<String>> {
+        let node = self.node(key)?;
+        let Value::Array(all) = &node.value else {
+            self.wrong_type(key, node, "an array of strings", "[\"a\", \"b\"]");
+            return None;
+        };
+        let mut texts = Vec::with_capacity(all.len());
+        for (index, item) in all.iter().enumerate() {
+            match &item.value {
+                Value::String(text) => texts.push(self.resolve(key, text)?.reveal().to_owned()),
+                other => {
+                    let what = format!("{}[{index}] is {}", self.path_of(key), other.type_name());
+                    self.wrong(key, "WRONG_TYPE", what, "expected a string", "quote it");
+                    return None;
+                }
+            }
+        }
+        Some(texts)
+    }
+
+    /// A table below `key`. Close it with [`Reader::finish`].
+    pub fn section(&self, key: &str) -> Option<Reader<'a>> {
+        let node = self.node(key)?;
+        if let Value::Table(table) = &node.value {
+            return Some(Reader::new(table, self.path_of(key), self.problems, self.secrets));
+        }
+        self.wrong_type(key, node, "a table", "{ … }");
+        None
+    }
+
+    /// The tables of an array below `key`; empty where there is none.
+    pub fn sections(&self, key: &str) -> Vec<Reader<'a>> {
+        let Some(node) = self.node(key) else { return Vec::new() };
+        let Value::Array(all) = &node.value else {
+            self.wrong_type(key, node, "an array of tables", "[{ … }]");
+            return Vec::new();
+        };
+        let mut readers = Vec::with_capacity(all.len());
+        for (index, item) in all.iter().enumerate() {
+            if let Value::Table(table) = &item.value {
+                readers.push(Reader::new(
+                    table,
+                    format!("{}[{index}]", self.path_of(key)),
+                    self.problems,
+                    self.secrets,
+                ));
+            } else {
+                let what = format!("{}[{index}] is {}", self.path_of(key), item.value.type_name());
+                self.wrong(key, "WRONG_TYPE", what, "expected a table", "write it in braces");
+            }
+        }
+        readers
+    }
+
+    /// The entries of the table, each marked as asked for: for tables whose keys are free names.
+    pub fn entries(&self) -> impl Iterator<Item = &'a Entry> + use<'a> {
+        self.asked.borrow_mut().extend(self.table.entries.iter().map(|entry| entry.key.clone()));
+        self.table.entries.iter()
+    }
+
+    /// Reports every key that nobody asked for, with the nearest known name.
+    pub fn finish(self) {
+        let asked = self.asked.borrow();
+        for entry in self.table.entries.iter().filter(|entry| !asked.contains(&entry.key)) {
+            let known: Vec<&str> = asked.iter().map(String::as_str).collect();
+            self.report(
+                entry.mark.clone().or_else(|| self.table.header.clone()),
+                "UNKNOWN_KEY",
+                self.path_of(&entry.key),
+                format!("{} is not a known key", self.path_of(&entry.key)),
+                format!("expected one of {}", known.join(", ")),
+                nearest_hint(&entry.key, known.iter().copied()),
+                false,
+            );
+        }
+    }
+}
+
+/// `did you mean "x"?`, or to remove it where nothing is near.
+fn nearest_hint<'n>(text: &str, names: impl Iterator<Item = &'n str>) -> String {
+    // Half of the letters may differ: beyond that a suggestion misleads more than it helps.
+    let limit = (text.chars().count() / 2).clamp(1, 4);
+    names
+        .map(|name| (distance(&text.to_lowercase(), &name.to_lowercase()), name))
+        .filter(|(distance, _)| *distance <= limit)
+        .min()
+        .map_or_else(|| "remove it or choose one of these".to_owned(), |(_, name)| format!("did you mean {name}?"))
+}
+
+/// Levenshtein's distance in characters.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, ca) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, cb) in b.iter().enumerate() {
+            let substituted = diagonal + usize::from(ca != *cb);
+            diagonal = row[j + 1];
+            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+/// `"250ms" "30s" "5m" "1h" "7d"`.
+#[must_use]
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    let digits = text.find(|c: char| !c.is_ascii_digit())?;
+    let count: u64 = text[..digits].parse().ok()?;
+    let unit_ms = match &text[digits..] {
+        "ms" => 1,
+        "s" => 1000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    count.checked_mul(unit_ms).map(Duration::from_millis)
+}
+
+/// `"512B" "64KiB" "4MiB" "1GiB"`.
+#[must_use]
+pub fn parse_size(text: &str) -> Option<u64> {
+    let digits = text.find(|c: char| !c.is_ascii_digit())?;
+    let count: u64 = text[..digits].parse().ok()?;
+    let unit = match &text[digits..] {
+        "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return None,
+    };
+    count.checked_mul(unit)
+}
+
+/// The inverse of [`parse_duration`], in the greatest unit that fits.
+#[must_use]
+pub fn show_duration(value: Duration) -> String {
+    let ms = value.as_millis();
+    for (unit_ms, unit) in [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s")] {
+        if ms > 0 && ms % unit_ms == 0 {
+            return format!("{}{unit}", ms / unit_ms);
+        }
+    }
+    format!("{ms}ms")
+}
+
+fn show_size(bytes: u64) -> String {
+    for (unit, name) in [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")] {
+        if bytes > 0 && bytes % unit == 0 {
+            return format!("{}{name}", bytes / unit);
+        }
+    }
+    format!("{bytes}B")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::MapSecrets;
+    use super::*;
+
+    fn problems_of(value: serde_json::Value, read: impl Fn(&Reader<'_>)) -> Vec<Problem> {
+        let table = Table::from_json(value.as_object().expect("an object"));
+        let problems = Problems::default();
+        let secrets = MapSecrets::default();
+        let reader = Reader::new(&table, "adapter.X", &problems, &secrets);
+        read(&reader);
+        reader.finish();
+        problems.into_sorted()
+    }
+
+    #[test]
+    fn test_all_problems_come_at_once_and_unknown_keys_get_the_nearest_name() {
+        let found = problems_of(json!({"intervall": "1h", "timeout": 5.5, "size": "4MB"}), |r| {
+            r.duration("interval");
+            r.duration("timeout");
+            r.size("size", 1, 1 << 20);
+        });
+        let codes: Vec<_> = found.iter().map(|p| p.code).collect();
+        assert_eq!(codes, ["WRONG_TYPE", "INVALID_SIZE", "UNKNOWN_KEY"]);
+        assert_eq!(found[2].remedy, "did you mean interval?");
+    }
+
+    #[test]
+    fn test_a_secret_is_never_shown() {
+        let secret = Secret::resolved("hunter2", "env:KEY");
+        assert_eq!(format!("{secret:?}"), "Secret(env:KEY)");
+        assert!(!format!("{:?}", Secret::literal("hunter2")).contains("hunter2"));
+    }
+
+    #[test]
+    fn test_durations_and_sizes_read_back() {
+        for text in ["250ms", "30s", "5m", "1h", "7d"] {
+            assert_eq!(show_duration(parse_duration(text).expect(text)), text);
+        }
+        assert_eq!(parse_duration("1.5s"), None);
+        assert_eq!(parse_duration("s"), None);
+        assert_eq!(parse_duration("99999999999999999999d"), None);
+        assert_eq!(parse_size("4MiB"), Some(4 << 20));
+        assert_eq!(parse_size("4MB"), None);
+    }
+}
