@@ -1,1 +1,6 @@
-//! x
+//! lakefeed: a supervised runtime that feeds a data lake. Modules in the order in which data flows.
+
+pub mod lake;
+pub mod names;
+pub mod settings;
+pub mod streams;

@@ -1,0 +1,1 @@
+//! The lake: raw segments, tables, the commit protocol.

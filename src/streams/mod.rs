@@ -1,0 +1,3 @@
+//! Streams: desired state, workers, committer, announcer.
+
+pub mod api;
