@@ -159,6 +159,13 @@ pub trait Streams: Send + Sync + 'static {
     async fn delete(&self, id: &StreamId, if_version: Option<u64>) -> Result<(), Refusal>;
     /// `{epoch, generation, positions: {partition: position}}`.
     async fn checkpoint(&self, id: &StreamId) -> Result<Value, Refusal>;
+    /// Sets positions (`Some`; partitions not named stay) or forgets all (`None`: from the beginning). 409 unless the
+    /// stream is stopped.
+    async fn set_checkpoint(
+        &self,
+        id: &StreamId,
+        positions: Option<std::collections::BTreeMap<String, String>>,
+    ) -> Result<Value, Refusal>;
     /// Dead letters after the cursor `after` (`""` = from the first).
     async fn dead(&self, id: &StreamId, after: &str, limit: usize) -> Result<Page, Refusal>;
     /// Rows of the table as JSON objects, after the cursor `after`.

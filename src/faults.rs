@@ -1,0 +1,92 @@
+//! Named crash points and deliberate bugs, for the tests that prove the promise. Both exist only with the feature
+//! `crashpoints`, which no release has; without it every function here is a constant that compiles to nothing.
+//!
+//! `LAKEFEED_CRASH=NAME:NTH:KIND` fires at the NTH pass (from 1) of the point NAME: KIND `abort` kills the process with
+//! SIGKILL's abruptness, `panic` panics, `err` makes [`fails`] say so, `stop` sends the process to sleep (a zombie to be).
+//! `LAKEFEED_BUG=NAME` switches one deliberate bug on. A point that fired writes `crash point NAME fired` to stderr, so
+//! that a test can prove that its fault happened.
+
+/// Passes the point `name`: kills or panics if so armed.
+#[cfg(not(feature = "crashpoints"))]
+#[inline(always)]
+pub const fn point(_name: &str) {}
+
+/// Passes the point `name`; true if it should fail as an error.
+#[cfg(not(feature = "crashpoints"))]
+#[inline(always)]
+#[must_use]
+pub const fn fails(_name: &str) -> bool {
+    false
+}
+
+/// Whether the deliberate bug `name` is switched on.
+#[cfg(not(feature = "crashpoints"))]
+#[inline(always)]
+#[must_use]
+pub const fn bug(_name: &str) -> bool {
+    false
+}
+
+#[cfg(feature = "crashpoints")]
+pub use armed::{bug, fails, point};
+
+#[cfg(feature = "crashpoints")]
+mod armed {
+    use std::sync::OnceLock;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    struct Armed {
+        name: String,
+        nth: u32,
+        kind: String,
+        passes: AtomicU32,
+    }
+
+    fn armed() -> Option<&'static Armed> {
+        static ARMED: OnceLock<Option<Armed>> = OnceLock::new();
+        ARMED
+            .get_or_init(|| {
+                let spec = std::env::var("LAKEFEED_CRASH").ok()?;
+                let mut parts = spec.split(':');
+                Some(Armed {
+                    name: parts.next()?.to_owned(),
+                    nth: parts.next()?.parse().ok()?,
+                    kind: parts.next()?.to_owned(),
+                    passes: AtomicU32::new(0),
+                })
+            })
+            .as_ref()
+    }
+
+    /// Passes the point `name`: kills or panics if so armed.
+    pub fn point(name: &str) {
+        // An armed `err` at a place that cannot fail has no meaning; the callers that can fail ask `fails`.
+        let _ = fails(name);
+    }
+
+    /// Passes the point `name`; true if it should fail as an error.
+    #[allow(clippy::print_stderr, reason = "the proof, for the test that armed it, that the fault happened")]
+    #[must_use]
+    pub fn fails(name: &str) -> bool {
+        let Some(armed) = armed().filter(|armed| armed.name == name) else { return false };
+        if armed.passes.fetch_add(1, Ordering::SeqCst) + 1 != armed.nth {
+            return false;
+        }
+        eprintln!("crash point {name} fired");
+        match armed.kind.as_str() {
+            "abort" => std::process::abort(),
+            "panic" => panic!("crash point {name}"),
+            "stop" => loop {
+                std::thread::park();
+            },
+            _ => true,
+        }
+    }
+
+    /// Whether the deliberate bug `name` is switched on.
+    #[must_use]
+    pub fn bug(name: &str) -> bool {
+        static BUG: OnceLock<Option<String>> = OnceLock::new();
+        BUG.get_or_init(|| std::env::var("LAKEFEED_BUG").ok()).as_deref() == Some(name)
+    }
+}
