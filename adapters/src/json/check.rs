@@ -108,11 +108,11 @@ impl<'de> Visitor<'de> for Object<'_, '_> {
                 *seen = true;
             }
         }
-        for (member, _) in shape.members.iter().zip(&seen).filter(|(member, seen)| member.slot.required && !**seen) {
+        let missing = shape.members.iter().zip(&seen).find(|(member, seen)| member.slot.required && !**seen);
+        if let Some((member, _)) = missing {
             run.path.push(&member.name);
-            return Err(
-                run.fail("missing_field", format_args!("is missing and must be {}", member.slot.kind.expected()))
-            );
+            let expected = member.slot.kind.expected();
+            return Err(run.fail("missing_field", format_args!("is missing and must be {expected}")));
         }
         Ok(())
     }
