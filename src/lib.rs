@@ -3,5 +3,6 @@
 pub mod faults;
 pub mod lake;
 pub mod names;
+pub mod oracle;
 pub mod settings;
 pub mod streams;
