@@ -5,5 +5,6 @@ pub mod checkpoint;
 pub mod faults;
 pub mod lake;
 pub mod names;
+pub mod oracle;
 pub mod settings;
 pub mod streams;
