@@ -5,3 +5,4 @@ pub mod lake;
 pub mod names;
 pub mod settings;
 pub mod streams;
+pub mod telemetry;
