@@ -8,3 +8,4 @@ pub mod names;
 pub mod oracle;
 pub mod settings;
 pub mod streams;
+pub mod telemetry;
