@@ -3,5 +3,6 @@
 pub mod faults;
 pub mod lake;
 pub mod names;
+pub mod pipeline;
 pub mod settings;
 pub mod streams;
