@@ -2,3 +2,6 @@
 //! it, and the kinds themselves, one folder each. Knows nothing of actors, the lake or the cache.
 
 pub mod contract;
+pub mod http;
+pub mod http_poll;
+pub mod json;
