@@ -1,5 +1,6 @@
 //! lakefeed: a supervised runtime that feeds a data lake. Modules in the order in which data flows.
 
+pub mod cli;
 pub mod settings;
 
 pub mod app;
