@@ -1,5 +1,7 @@
 //! lakefeed: a supervised runtime that feeds a data lake. Modules in the order in which data flows.
 
+pub mod announce;
+pub mod checkpoint;
 pub mod faults;
 pub mod lake;
 pub mod names;

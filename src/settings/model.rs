@@ -11,9 +11,10 @@ use adapters::contract::config::{Secret, Table};
 use arrow::datatypes::SchemaRef;
 
 use crate::names::StreamId;
+use crate::streams::api::Desired;
 
 /// A whole configuration.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// `[node]`.
     pub node: NodeSettings,
@@ -21,6 +22,8 @@ pub struct Settings {
     pub lake: LakeSettings,
     /// `[api]`.
     pub api: ApiSettings,
+    /// `[supervision]`: what adapters and streams that say nothing else restart by.
+    pub supervision: RestartSettings,
     /// `[adapter.*]` by name.
     pub adapters: BTreeMap<String, AdapterSettings>,
     /// `[stream.*]`.
@@ -28,7 +31,7 @@ pub struct Settings {
 }
 
 /// `[node]`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct NodeSettings {
     /// `name`, default `node-1`.
     pub name: String,
@@ -43,6 +46,7 @@ pub struct NodeSettings {
 }
 
 /// The key that encrypts secrets from messages.
+#[derive(PartialEq, Eq)]
 pub struct SecretKey(pub [u8; 32]);
 
 impl std::fmt::Debug for SecretKey {
@@ -52,7 +56,7 @@ impl std::fmt::Debug for SecretKey {
 }
 
 /// `[lake]`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct LakeSettings {
     /// `file:` (absolute by now), `s3://`, `gs://`, `az://`.
     pub url: String,
@@ -80,7 +84,7 @@ impl Default for EpochLimits {
 }
 
 /// `[api]`.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ApiSettings {
     /// Default `127.0.0.1:7400`.
     pub listen: SocketAddr,
@@ -155,7 +159,15 @@ pub struct AdapterSettings {
     pub table: Table,
     /// What messages may ask for.
     pub allow: Allow,
+    /// `[supervision]`, which the adapter's `restart` narrows.
+    pub supervision: RestartSettings,
+    /// Tells two readings of the adapter apart, secrets included.
+    pub digest: Digest,
 }
+
+/// A hash of settings with what their secret references led to. Tells whether something changed, not what it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Digest(pub(super) [u8; 32]);
 
 /// An adapter with one stream's or message's own keys laid over it, read and checked.
 #[derive(Debug, Clone)]
@@ -184,7 +196,11 @@ pub struct StreamSettings {
     /// The adapter's name.
     pub adapter: String,
     /// Desired state at first sight.
-    pub running: bool,
+    pub state: Desired,
+    /// The stream's own keys as written; a message lays its keys over them.
+    pub table: Table,
     /// Read and checked.
     pub job: Job,
+    /// Of the adapter and the stream's own keys together.
+    pub digest: Digest,
 }

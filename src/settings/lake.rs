@@ -1,0 +1,186 @@
+//! `[lake]`: where the lake is, the options of its store, and when an epoch closes.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use adapters::contract::config::{Entry, Reader, Secret, Value, nearest_hint};
+use url::Url;
+
+use super::sections::{absolute, shorten};
+use super::{EpochLimits, LakeSettings};
+
+const URL_EXPECTED: &str = "a place like \"file:lake\", \"s3://bucket/prefix\", \"gs://bucket/prefix\" or \
+                            \"az://container/prefix\"";
+const EPOCH_BYTES_MIN: u64 = 64 << 10;
+/// One Parquet file of an epoch is built in memory.
+const EPOCH_BYTES_MAX: u64 = 4 << 30;
+const EPOCH_ROWS_MAX: i64 = 100_000_000;
+
+/// Options of a store. Others of its client can reach files and proxies of this machine, so the list is closed.
+const OPTIONS_COMMON: [&str; 4] = ["allow_http", "connect_timeout", "timeout", "user_agent"];
+const OPTIONS_S3: [&str; 9] = [
+    "endpoint",
+    "region",
+    "access_key_id",
+    "secret_access_key",
+    "session_token",
+    "virtual_hosted_style_request",
+    "skip_signature",
+    "unsigned_payload",
+    "conditional_put",
+];
+const OPTIONS_GS: [&str; 3] = ["service_account", "service_account_key", "skip_signature"];
+const OPTIONS_AZ: [&str; 9] = [
+    "account_name",
+    "account_key",
+    "client_id",
+    "client_secret",
+    "tenant_id",
+    "sas_token",
+    "endpoint",
+    "use_emulator",
+    "skip_signature",
+];
+
+/// `[lake]`; its `url` must be there.
+pub(super) fn read(reader: &Reader<'_>, folder: &Path) -> Option<LakeSettings> {
+    let url = url(reader, folder);
+    let scheme = url.as_deref().and_then(|url| url.split(':').next()).unwrap_or_default();
+    let options = options(reader, scheme);
+    let epoch = epoch(reader.section("epoch"));
+    Some(LakeSettings { url: url?, options, epoch })
+}
+
+fn url(reader: &Reader<'_>, folder: &Path) -> Option<String> {
+    if !reader.has("url") {
+        reader.missing("url", URL_EXPECTED, "\"file:lake\"");
+        return None;
+    }
+    // `file:` is where the lake is and not a secret reference; `env:` is one.
+    let text = reader.text_verbatim("url")?;
+    let text = if text.starts_with("env:") { reader.string("url")? } else { text.to_owned() };
+    let wrong = |what: &str, remedy: &str| {
+        let what = format!("lake.url is {:?}{what}", shorten(&text));
+        reader.wrong("url", "INVALID_VALUE", what, format!("expected {URL_EXPECTED}"), remedy);
+        None
+    };
+    if let Some(path) = text.strip_prefix("file:") {
+        let path = match path.strip_prefix("//") {
+            Some(rest) if rest.starts_with('/') => rest,
+            Some(_) => return wrong(", which names another machine", "write file:folder or file:///folder"),
+            None => path,
+        };
+        if path.is_empty() {
+            return wrong("", "name a folder after file:");
+        }
+        return Some(format!("file:{}", absolute(folder, path).to_string_lossy()));
+    }
+    let Ok(parsed) = Url::parse(&text) else {
+        return wrong("", "begin it with file:, s3://, gs:// or az://");
+    };
+    if !["s3", "gs", "az"].contains(&parsed.scheme()) {
+        return wrong("", "begin it with file:, s3://, gs:// or az://");
+    }
+    if parsed.host_str().is_none_or(str::is_empty) {
+        return wrong("", "name the bucket after the two slashes");
+    }
+    if !parsed.username().is_empty() || parsed.password().is_some() {
+        // Not shown: it holds credentials.
+        let what = "lake.url has credentials in it";
+        let remedy = "move them to lake.options, as references like env:S3_KEY";
+        reader.wrong("url", "INVALID_VALUE", what, format!("expected {URL_EXPECTED}"), remedy);
+        return None;
+    }
+    if parsed.query().is_some() || parsed.fragment().is_some() || parsed.port().is_some() {
+        return wrong("", "leave out port, ? and #; an endpoint belongs into lake.options");
+    }
+    Some(text.trim_end_matches('/').to_owned())
+}
+
+fn options(reader: &Reader<'_>, scheme: &str) -> HashMap<String, Secret> {
+    let mut options = HashMap::new();
+    let Some(section) = reader.section("options") else { return options };
+    let own: &[&str] = match scheme {
+        "s3" => &OPTIONS_S3,
+        "gs" => &OPTIONS_GS,
+        "az" => &OPTIONS_AZ,
+        // The address is wrong already; which options fit it cannot be said.
+        "" => return options,
+        _ => {
+            if !section.table().entries.is_empty() {
+                let what = "lake.options is for stores in the cloud";
+                let expected = "expected none for a folder on this machine";
+                reader.wrong("options", "NOT_APPLICABLE", what, expected, "remove it or correct lake.url");
+            }
+            return options;
+        }
+    };
+    let known: Vec<&str> = own.iter().chain(&OPTIONS_COMMON).copied().collect();
+    for entry in section.entries() {
+        if !known.contains(&entry.key.as_str()) {
+            let path = section.path_of(&entry.key);
+            let what = format!("{path} is not a known option of {scheme}://");
+            let expected = format!("expected one of {}", known.join(", "));
+            section.wrong(&entry.key, "UNKNOWN_KEY", what, expected, nearest_hint(&entry.key, known.iter().copied()));
+        } else if let Some(value) = option(&section, entry) {
+            options.insert(entry.key.clone(), value);
+        }
+    }
+    allow_http_where_written(&section, &mut options);
+    options
+}
+
+fn option(section: &Reader<'_>, entry: &Entry) -> Option<Secret> {
+    match &entry.node.value {
+        Value::Bool(value) => Some(Secret::literal(value.to_string())),
+        _ => section.secret(&entry.key),
+    }
+}
+
+/// Who writes an `http://` endpoint means it; the client asks for it to be said twice.
+fn allow_http_where_written(section: &Reader<'_>, options: &mut HashMap<String, Secret>) {
+    let Some(endpoint) = options.get("endpoint").and_then(|endpoint| Url::parse(endpoint.reveal()).ok()) else {
+        if options.contains_key("endpoint") {
+            let remedy = "write endpoint = \"https://host:port\"";
+            let what = "lake.options.endpoint is not a URL";
+            section.wrong("endpoint", "INVALID_VALUE", what, "expected http:// or https:// and a host", remedy);
+        }
+        return;
+    };
+    if endpoint.scheme() == "http" && !options.contains_key("allow_http") {
+        options.insert("allow_http".to_owned(), Secret::literal("true"));
+        if !is_loopback(&endpoint) {
+            let what = "lake.options.endpoint takes data and credentials in the clear beyond loopback";
+            section.warn(
+                "endpoint",
+                "CLEAR_TEXT",
+                what,
+                "expected https://",
+                "use https:// or keep the network private",
+            );
+        }
+    }
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(url::Host::Ipv4(ip)) => ip.is_loopback(),
+        Some(url::Host::Ipv6(ip)) => ip.to_canonical().is_loopback(),
+        Some(url::Host::Domain(name)) => name.eq_ignore_ascii_case("localhost"),
+        None => false,
+    }
+}
+
+fn epoch(reader: Option<Reader<'_>>) -> EpochLimits {
+    let mut epoch = EpochLimits::default();
+    let Some(reader) = reader else { return epoch };
+    epoch.max_age = reader.duration("max_age").unwrap_or(epoch.max_age);
+    if let Some(bytes) = reader.size("max_bytes", EPOCH_BYTES_MIN, EPOCH_BYTES_MAX) {
+        epoch.max_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+    }
+    if let Some(rows) = reader.integer("max_rows", 1, EPOCH_ROWS_MAX) {
+        epoch.max_rows = usize::try_from(rows).unwrap_or(usize::MAX);
+    }
+    reader.finish();
+    epoch
+}
