@@ -66,6 +66,17 @@ impl StreamFacts {
     }
 }
 
+/// The last committed epoch of a stream, 0 before the first: a look at the log alone.
+///
+/// # Errors
+/// Where the log cannot be read.
+pub fn last_epoch(lake: &Path, tenant: &str, stream: &str) -> Result<u64, OracleError> {
+    let place = Place { lake, tenant, stream };
+    let log = Log::read(&place, &place.under("tables"))?;
+    let version = log.and_then(|log| log.txns.get(&place.txn("lakefeed")).copied()).unwrap_or_default();
+    Ok(u64::try_from(version).unwrap_or_default())
+}
+
 /// Reads a stream whole.
 ///
 /// # Errors

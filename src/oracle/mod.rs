@@ -26,7 +26,7 @@ mod verdict;
 mod tests;
 
 pub use expected::{Expected, check_of};
-pub use facts::{DeadRow, Row, StreamFacts, read_stream};
+pub use facts::{DeadRow, Row, StreamFacts, last_epoch, read_stream};
 pub use judge::judge;
 pub use log::{Add, Commit, Log};
 pub use observation::normalise;
