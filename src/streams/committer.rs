@@ -43,7 +43,15 @@ pub(super) struct Committer {
     next_epoch: u64,
     schema: Option<arrow::datatypes::SchemaRef>,
     open: Option<Open>,
-    committing: Option<JoinHandle<(Owner, Sealed, Result<Committed, LakeError>)>>,
+    committing: Option<JoinHandle<Commit>>,
+}
+
+/// A commit that ended.
+struct Commit {
+    owner: Owner,
+    sealed: Sealed,
+    payload_bytes: u64,
+    result: Result<Committed, LakeError>,
 }
 
 /// The epoch that collects.
@@ -148,11 +156,7 @@ async fn rewind_sinks(shared: &Shared, epoch: u64) {
 }
 
 fn progress(checkpoint: &Checkpoint) -> Progress {
-    Progress {
-        epoch: checkpoint.epoch,
-        generation: checkpoint.generation,
-        newest_event_us: checkpoint.newest_event_us,
-    }
+    Progress { epoch: checkpoint.epoch, generation: checkpoint.generation, newest_event_us: checkpoint.newest_event_us }
 }
 
 /// Brings the cache to `checkpoint`: what `sealed` moved, or all of it.
@@ -189,7 +193,10 @@ impl Committer {
         loop {
             self.ctx.progress.idle();
             let limits = self.shared.node.epoch;
-            let full = self.open.as_ref().is_some_and(|o| o.builder.bytes() >= limits.max_bytes || o.builder.payloads() >= limits.max_rows);
+            let full = self
+                .open
+                .as_ref()
+                .is_some_and(|o| o.builder.bytes() >= limits.max_bytes || o.builder.payloads() >= limits.max_rows);
             let closes_at = self.open.as_ref().filter(|o| !o.builder.is_empty()).map(|o| o.closes_at);
             let idle = self.committing.is_none();
             if full && idle {
@@ -269,6 +276,7 @@ impl Committer {
             self.open = Some(open);
             return;
         };
+        let payload_bytes = open.builder.bytes() as u64;
         let closed_at_us = self.shared.node.clock.now_us();
         let sealed = if open.builder.bytes() <= DECODE_INLINE_BYTES {
             Ok(open.builder.seal(closed_at_us))
@@ -284,7 +292,7 @@ impl Committer {
         let shared = Arc::clone(&self.shared);
         self.committing = Some(tokio::spawn(async move {
             let result = commit(&shared, &mut owner, &sealed).await;
-            (owner, sealed, result)
+            Commit { owner, sealed, payload_bytes, result }
         }));
     }
 
@@ -306,8 +314,8 @@ impl Committer {
     }
 
     /// A commit ended: cache, announce, tell the sources.
-    async fn committed(&mut self, ended: Result<(Owner, Sealed, Result<Committed, LakeError>), tokio::task::JoinError>) -> Result<(), Failure> {
-        let (owner, sealed, result) = match ended {
+    async fn committed(&mut self, ended: Result<Commit, tokio::task::JoinError>) -> Result<(), Failure> {
+        let Commit { owner, sealed, payload_bytes, result } = match ended {
             Ok(ended) => ended,
             Err(e) if e.is_panic() => std::panic::resume_unwind(e.into_panic()),
             Err(_) => return Ok(()),
@@ -319,7 +327,7 @@ impl Committer {
         self.shared.remember(committed.epoch, committed.reference.clone());
         self.shared.progress.send_replace(progress(&committed.checkpoint));
         self.intake.committed(sealed.positions.iter().map(|(name, (_, to))| (name.as_str(), to.as_str())));
-        count(&self.shared, &committed, sealed.bytes);
+        count(&self.shared, &committed, payload_bytes);
         Ok(())
     }
 
@@ -334,7 +342,11 @@ impl Committer {
 }
 
 /// Decodes a batch into the open epoch, on another thread where it is large.
-async fn push(mut open: Open, partition: String, batch: adapters::contract::Batch) -> Result<(Open, Result<(), Refused>), Failure> {
+async fn push(
+    mut open: Open,
+    partition: String,
+    batch: adapters::contract::Batch,
+) -> Result<(Open, Result<(), Refused>), Failure> {
     if batch.bytes() <= DECODE_INLINE_BYTES {
         let refused = open.builder.push(&partition, batch);
         return Ok((open, refused));
@@ -371,14 +383,18 @@ async fn commit(shared: &Arc<Shared>, owner: &mut Owner, sealed: &Sealed) -> Res
         let mut ahead = progress(owner.checkpoint());
         ahead.epoch = sealed.epoch;
         shared.progress.send_replace(ahead);
-        shared.remember(sealed.epoch, json!({"stream": shared.id.stream(), "tenant": shared.id.tenant(), "epoch": sealed.epoch}));
+        shared.remember(
+            sealed.epoch,
+            json!({"stream": shared.id.stream(), "tenant": shared.id.tenant(), "epoch": sealed.epoch}),
+        );
     }
     let started = Instant::now();
     let mut pause = LAKE_PAUSE_MIN;
     loop {
         match owner.commit(sealed, &shared.bucket()).await {
             Ok(committed) => {
-                histogram!(COMMIT_SECONDS, stream_labels(shared.id.tenant(), shared.id.stream())).record(started.elapsed().as_secs_f64());
+                histogram!(COMMIT_SECONDS, stream_labels(shared.id.tenant(), shared.id.stream()))
+                    .record(started.elapsed().as_secs_f64());
                 shared.set_waits_for(None);
                 tracing::debug!(version = committed.version, rows = committed.rows, dead = committed.dead, "committed");
                 return Ok(committed);

@@ -6,8 +6,8 @@ use std::time::Duration;
 use adapters::contract::Partition;
 use serde_json::Value;
 use supervisors::{
-    Backoff, ChildContext, ChildSpec, Class, InitialFailure, OnLimit, Restart, RestartPolicy, Shutdown, Started, Strategy,
-    SupervisorSpec,
+    Backoff, ChildContext, ChildSpec, Class, InitialFailure, OnLimit, Restart, RestartPolicy, Shutdown, Started,
+    Strategy, SupervisorSpec,
 };
 
 use super::directory::Entry;
@@ -64,7 +64,8 @@ pub(super) fn tenant(name: &str, streams: impl Fn() -> Vec<Arc<Entry>> + Send + 
 /// A stream: a new committer means new workers, because only the claim knows where to go on. Its limit is the
 /// operator's `[supervision]`; beyond it the tenant restarts the stream as a whole, and then parks it.
 pub(super) fn stream(entry: Arc<Entry>) -> ChildSpec {
-    ChildSpec::supervisor(entry.shared.id.stream(), move |_| {
+    let name = entry.shared.id.stream().to_owned();
+    ChildSpec::supervisor(name, move |_| {
         let manager = manager(Arc::clone(&entry));
         let settings = entry.restart_settings();
         async move {
@@ -96,7 +97,8 @@ pub(super) fn committer(shared: Arc<Shared>) -> ChildSpec {
 
 /// The announcer.
 pub(super) fn announcer(shared: Arc<Shared>) -> ChildSpec {
-    ChildSpec::task("announcer", move |ctx| announcer::run(Arc::clone(&shared), ctx)).shutdown(Shutdown::Timeout(ANNOUNCER_STOP))
+    ChildSpec::task("announcer", move |ctx| announcer::run(Arc::clone(&shared), ctx))
+        .shutdown(Shutdown::Timeout(ANNOUNCER_STOP))
 }
 
 /// The workers, one a partition of the job as it is at the (re)start. The limit is each worker's own: the one that

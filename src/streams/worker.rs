@@ -126,10 +126,7 @@ fn class_of(class: ErrorClass) -> Class {
 }
 
 fn from_source(error: &SourceError) -> Failure {
-    Failure {
-        retry_after: error.retry_after,
-        ..failure(class_of(error.class), &error.code, &error.message)
-    }
+    Failure { retry_after: error.retry_after, ..failure(class_of(error.class), &error.code, &error.message) }
 }
 
 impl Worker {
@@ -234,7 +231,11 @@ impl Worker {
         }
         match source.acknowledge(&committed).await {
             Ok(()) => self.told = Some(committed),
-            Err(e) => tracing::warn!(code = e.code, message = e.message, "the source could not be told; it will be with the next epoch"),
+            Err(e) => tracing::warn!(
+                code = e.code,
+                message = e.message,
+                "the source could not be told; it will be with the next epoch"
+            ),
         }
     }
 
@@ -244,7 +245,11 @@ impl Worker {
     }
 
     /// One workload with its accounting. How long to wait at least before the next one, `None` at the end.
-    async fn workload(&mut self, slot: &mut Option<Box<dyn Source>>, timeout: Duration) -> Result<Option<Duration>, Failure> {
+    async fn workload(
+        &mut self,
+        slot: &mut Option<Box<dyn Source>>,
+        timeout: Duration,
+    ) -> Result<Option<Duration>, Failure> {
         let mut source = match slot.take() {
             Some(source) => source,
             None => self.open().await?,
@@ -271,7 +276,8 @@ impl Worker {
             Outcome::End | Outcome::Stopped => None,
             Outcome::Lost(why) => return self.lost(&why).await.map(|()| None),
             Outcome::TimedOut => {
-                let error = SourceError::new(ErrorClass::Transient, "timeout", "the workload did not end within its timeout");
+                let error =
+                    SourceError::new(ErrorClass::Transient, "timeout", "the workload did not end within its timeout");
                 self.failed(&mut source, &error).await?
             }
             Outcome::Failed(error) => self.failed(&mut source, &error).await?,
@@ -348,6 +354,7 @@ impl Worker {
     async fn pull_all(&mut self, source: &mut Box<dyn Source>, timeout: Option<Duration>) -> Outcome {
         let begun = Instant::now();
         let waited = self.credits.waited();
+        let stop = self.ctx.stop.clone();
         loop {
             let limit = timeout.unwrap_or(CONTINUOUS_TURN_MAX);
             self.ctx.progress.busy(limit + HUNG_GRACE);
@@ -364,7 +371,7 @@ impl Worker {
                 Ok(Pull::Batch(batch)) => {
                     let delivered = tokio::select! {
                         biased;
-                        () = self.ctx.stop.stopped() => return Outcome::Stopped,
+                        () = stop.stopped() => return Outcome::Stopped,
                         delivered = self.deliver(batch) => delivered,
                     };
                     if let Err(why) = delivered {
