@@ -23,9 +23,43 @@ pub fn load(
     path: &Path,
     kinds: &[Arc<dyn Kind>],
     secrets: &dyn SecretSource,
-) -> Result<(Settings, Vec<Problem>), Vec<Problem>> {
+) -> Checked {
     let problems = Problems::default();
-    let documents: Vec<_> = files::read(path, &problems).iter().map(|file| document::parse(file, &problems)).collect();
+    let sources = files::read(path, &problems);
+    check(&sources, kinds, secrets, problems)
+}
+
+/// Checks a configuration that came as text, as `POST /v1/validate` does: what is wrong and what is worth a warning.
+/// Secret references count as found, because whoever asks must not learn which of this machine's variables and files
+/// there are.
+#[must_use]
+pub fn check_text(text: &str, kinds: &[Arc<dyn Kind>]) -> Vec<Problem> {
+    let name: Arc<str> = Arc::from("posted");
+    let source = files::Source { name, folder: Arc::from(Path::new("")), text: text.to_owned() };
+    match check(&[source], kinds, &AssumedSecrets, Problems::default()) {
+        Ok((_, warnings)) => warnings,
+        Err(problems) => problems,
+    }
+}
+
+/// Every reference leads to a secret that looks well.
+#[derive(Debug)]
+struct AssumedSecrets;
+
+impl SecretSource for AssumedSecrets {
+    fn env(&self, _: &str) -> Option<String> {
+        Some("0".repeat(64))
+    }
+
+    fn file(&self, _: &Path) -> Result<String, String> {
+        Ok("0".repeat(64))
+    }
+}
+
+type Checked = Result<(Settings, Vec<Problem>), Vec<Problem>>;
+
+fn check(sources: &[files::Source], kinds: &[Arc<dyn Kind>], secrets: &dyn SecretSource, problems: Problems) -> Checked {
+    let documents: Vec<_> = sources.iter().map(|file| document::parse(file, &problems)).collect();
     if documents.is_empty() {
         return Err(problems.into_sorted());
     }

@@ -16,6 +16,6 @@ mod syntax;
 mod tests;
 
 pub use diff::{Changes, diff};
-pub use load::load;
+pub use load::{check_text, load};
 pub use model::*;
 pub use overlay::{Refused, overlay};
