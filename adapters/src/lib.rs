@@ -4,4 +4,5 @@
 pub mod contract;
 pub mod http;
 pub mod http_poll;
+pub mod iqair;
 pub mod json;
