@@ -1,1 +1,2 @@
-//! x
+//! lakefeed: a supervised runtime that feeds a data lake. Modules in the order in which data flows.
+pub mod simulate;
