@@ -36,7 +36,7 @@ pub(super) async fn serve(mut stream: TcpStream, shared: Arc<Shared>) {
         };
         let Ok(Some(head)) = head else { return };
         let Some((asked, keep)) = parse_head(&head) else {
-            let _ = write(&mut to, &Answer::fail(400, "bad_request"), &shared, false).await;
+            let _ = write(&mut to, &Answer::fail(400, "bad_request"), &shared, false, &mut || {}).await;
             return;
         };
         let ending = respond(&asked, keep, &mut from, &mut to, &mut read, &shared).await;
@@ -88,22 +88,24 @@ async fn respond(
     let station = asked.station(shared);
     let ticket = shared.truth.arrived(&partition, station.ok(), shared.clock.now_us());
     let answer = asked.answer(shared, station, ticket.nth);
+    let mut handing = None;
+    // A client with the last byte may ask again at once, so what the answer means must stand in the record before.
+    let mut before_last = || {
+        shared.truth.ended(&ticket, Ending::Whole, answer.window);
+        let Some((station, tick, observation)) = answer.hands.clone() else { return };
+        let (partition, at_us) = (partition.clone(), shared.clock.now_us());
+        handing = Some(shared.truth.handing(Handed { station, partition, tick, at_us, sent: false, observation }));
+    };
     let ending = tokio::select! {
         biased;
         () = client_left(from, read) => Ending::ClientLeft,
         () = shared.stop.cancelled() => Ending::Ended,
-        result = write(to, &answer, shared, keep) => match result {
-            Ok(ending) => ending,
-            Err(_) => Ending::ClientLeft,
-        },
+        result = write(to, &answer, shared, keep, &mut before_last) => result.unwrap_or(Ending::ClientLeft),
     };
-    // Where the client went or we stop while the last bytes go out, nobody can know whether they arrived.
-    let complete = matches!(answer.manner, Manner::AtOnce | Manner::InDrops);
-    if let (true, Some((station, tick, observation))) = (complete, answer.hands) {
-        let (at_us, sent) = (shared.clock.now_us(), ending == Ending::Whole);
-        shared.truth.handed_over(Handed { station, partition, tick, at_us, sent, observation });
+    shared.truth.ended(&ticket, ending, None);
+    if let Some(handing) = handing {
+        shared.truth.handed_over(handing, ending == Ending::Whole);
     }
-    shared.truth.ended(&ticket, ending, answer.window);
     ending
 }
 
@@ -117,11 +119,47 @@ async fn client_left(from: &mut ReadHalf<'_>, read: &mut BytesMut) {
     }
 }
 
-async fn write(to: &mut WriteHalf<'_>, answer: &Answer, shared: &Shared, keep: bool) -> io::Result<Ending> {
-    if answer.manner == Manner::Never {
-        tokio::time::sleep(HANG_MAX).await;
-        return Ok(Ending::Ended);
+/// Writes the answer in its manner; `before_last` is called where the next write makes it whole.
+async fn write(
+    to: &mut WriteHalf<'_>,
+    answer: &Answer,
+    shared: &Shared,
+    keep: bool,
+    before_last: &mut (dyn FnMut() + Send),
+) -> io::Result<Ending> {
+    let mut bytes = head(answer, shared, keep).into_bytes();
+    let mut drops = answer.body.chunks(answer.body.len().div_ceil(DROPS).max(1)).peekable();
+    match answer.manner {
+        Manner::Never => {
+            tokio::time::sleep(HANG_MAX).await;
+            return Ok(Ending::Ended);
+        }
+        Manner::Half => {
+            bytes.extend_from_slice(&answer.body[..answer.body.len() / 2]);
+            to.write_all(&bytes).await?;
+            return Ok(Ending::Ended);
+        }
+        Manner::InDrops => {
+            to.write_all(&bytes).await?;
+            while let Some(drop) = drops.next() {
+                tokio::time::sleep(shared.options.slow / DROPS as u32).await;
+                if drops.peek().is_none() {
+                    before_last();
+                }
+                to.write_all(drop).await?;
+            }
+        }
+        Manner::AtOnce => {
+            bytes.extend_from_slice(&answer.body);
+            before_last();
+            to.write_all(&bytes).await?;
+        }
     }
+    to.flush().await?;
+    Ok(Ending::Whole)
+}
+
+fn head(answer: &Answer, shared: &Shared, keep: bool) -> String {
     let mut head = format!("HTTP/1.1 {} {}\r\n", answer.status, reason(answer.status));
     for (name, value) in &answer.headers {
         head.push_str(&format!("{name}: {value}\r\n"));
@@ -132,27 +170,7 @@ async fn write(to: &mut WriteHalf<'_>, answer: &Answer, shared: &Shared, keep: b
         "date: {date}\r\ncontent-length: {}\r\nconnection: {connection}\r\n\r\n",
         answer.body.len()
     ));
-    let mut bytes = head.into_bytes();
-    match answer.manner {
-        Manner::Half => {
-            bytes.extend_from_slice(&answer.body[..answer.body.len() / 2]);
-            to.write_all(&bytes).await?;
-            return Ok(Ending::Ended);
-        }
-        Manner::InDrops => {
-            to.write_all(&bytes).await?;
-            for drop in answer.body.chunks(answer.body.len().div_ceil(DROPS).max(1)) {
-                tokio::time::sleep(shared.options.slow / DROPS as u32).await;
-                to.write_all(drop).await?;
-            }
-        }
-        Manner::AtOnce | Manner::Never => {
-            bytes.extend_from_slice(&answer.body);
-            to.write_all(&bytes).await?;
-        }
-    }
-    to.flush().await?;
-    Ok(Ending::Whole)
+    head
 }
 
 fn reason(status: u16) -> &'static str {

@@ -33,9 +33,10 @@ pub struct Handed {
     pub partition: String,
     /// The tick whose state it was.
     pub tick: u64,
-    /// When its last byte was written, µs since the epoch, UTC.
+    /// When its last byte was about to be written, µs since the epoch, UTC.
     pub at_us: i64,
-    /// False where the client went before the last byte, so that it may or may not have it.
+    /// False where the last bytes could not be written or the stand-in was stopped meanwhile, so that the client may
+    /// or may not have them.
     pub sent: bool,
     /// What was handed over.
     pub observation: Observation,
@@ -107,6 +108,14 @@ pub(super) struct Ticket {
     pub(super) nth: u64,
 }
 
+/// A hand-over whose last write is under way.
+#[derive(Debug)]
+pub(super) struct Handing {
+    /// Where it stands in memory.
+    at: Option<usize>,
+    handed: Handed,
+}
+
 impl Truth {
     pub(super) fn new(file: Option<&Path>, keep_arrivals: bool) -> io::Result<Self> {
         let file = file.map(File::create).transpose()?;
@@ -149,7 +158,7 @@ impl Truth {
         *self.state().faults.entry(fault.name()).or_default() += 1;
     }
 
-    /// The request is over. `window`: until when the client was asked to stay away.
+    /// The request is over, for whichever call comes first. `window`: until when the client was asked to stay away.
     pub(super) fn ended(&self, ticket: &Ticket, ending: Ending, window: Option<Instant>) {
         let now = Instant::now();
         let mut guard = self.state();
@@ -166,26 +175,37 @@ impl Truth {
         }
     }
 
-    /// A whole body with an observation was written, or all but the last byte of it.
-    pub(super) fn handed_over(&self, handed: Handed) {
+    /// The next write makes a body with an observation whole. Close with [`Truth::handed_over`].
+    pub(super) fn handing(&self, handed: Handed) -> Handing {
         let mut guard = self.state();
         let state = &mut *guard;
-        if let (Some(file), Ok(mut line)) = (&mut state.file, serde_json::to_vec(&handed)) {
+        let mut at = None;
+        if let Some(part) = state.parts.get_mut(&handed.partition) {
+            let same = |at: &usize| state.handed[*at].observation == handed.observation;
+            at = part.newest.filter(same);
+            if at.is_none() && state.handed.len() < HANDED_MAX {
+                at = Some(state.handed.len());
+                part.newest = at;
+                state.handed.push(handed.clone());
+            }
+        }
+        state.unrecorded += u64::from(at.is_none());
+        Handing { at, handed }
+    }
+
+    /// That write was done, and the client was there or not.
+    pub(super) fn handed_over(&self, mut handing: Handing, sent: bool) {
+        let mut guard = self.state();
+        let state = &mut *guard;
+        if let Some(kept) = handing.at.and_then(|at| state.handed.get_mut(at)) {
+            kept.sent |= sent;
+        }
+        handing.handed.sent = sent;
+        if let (Some(file), Ok(mut line)) = (&mut state.file, serde_json::to_vec(&handing.handed)) {
             line.push(b'\n');
             if let Err(error) = file.write_all(&line) {
                 state.file_error.get_or_insert(error.kind());
             }
-        }
-        let Some(part) = state.parts.get_mut(&handed.partition) else { return };
-        if let Some(newest) = part.newest.map(|at| &mut state.handed[at])
-            && newest.observation == handed.observation
-        {
-            newest.sent |= handed.sent;
-        } else if state.handed.len() < HANDED_MAX {
-            part.newest = Some(state.handed.len());
-            state.handed.push(handed);
-        } else {
-            state.unrecorded += 1;
         }
     }
 
