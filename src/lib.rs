@@ -20,6 +20,9 @@ pub mod announce;
 
 pub mod telemetry;
 
+//APP pub mod demo;
+pub mod simulate;
+
 pub mod faults;
 pub mod names;
 pub mod oracle;
