@@ -2,20 +2,18 @@
 
 mod diff;
 mod document;
-mod endpoints;
 mod files;
 mod jobs;
 mod lake;
 mod load;
 mod model;
 mod overlay;
-mod schema;
 mod sections;
 mod syntax;
 #[cfg(test)]
 mod tests;
 
 pub use diff::{Changes, diff};
-pub use load::load;
+pub use load::{check_text, load};
 pub use model::*;
 pub use overlay::{Refused, overlay};
