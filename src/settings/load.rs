@@ -158,7 +158,7 @@ fn read(root: &Table, kinds: &[Arc<dyn Kind>], secrets: &dyn SecretSource, probl
 }
 
 /// What may be right once partitions are there: streams and messages bring their own.
-const WITHOUT_PARTITIONS: &str = "UNKNOWN_PLACEHOLDER";
+const WITHOUT_PARTITIONS: [&str; 2] = ["UNKNOWN_PLACEHOLDER", "INVALID_PARTITION"];
 
 /// An adapter as first read, alone.
 struct Alone {
@@ -219,7 +219,7 @@ impl Reading<'_> {
         };
         let open = table.get("partitions").is_none();
         let (unfilled, problems): (Vec<_>, Vec<_>) =
-            own.into_sorted().into_iter().partition(|problem| open && problem.code == WITHOUT_PARTITIONS);
+            own.into_sorted().into_iter().partition(|problem| open && WITHOUT_PARTITIONS.contains(&problem.code));
         problems.iter().for_each(|problem| self.problems.push(problem.clone()));
         Alone { settings, job, problems, unfilled }
     }

@@ -1,5 +1,7 @@
 //! TOML to typed settings: everything wrong is reported at once, with file, line, field and what to do.
 
+#[cfg(test)]
+mod config_files;
 mod diff;
 mod document;
 mod files;
