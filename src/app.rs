@@ -177,7 +177,7 @@ impl App {
             restarts: Arc::clone(&restarts),
             metrics,
             token,
-            validate: validator(parts.kinds),
+            validate: validator(parts.kinds, parts.secrets),
         };
         let observer = Arc::new(TreeObserver { restarts: Arc::clone(&restarts), directory: OnceLock::new() });
         let _ = observer.directory.set(Arc::clone(&directory));
@@ -230,6 +230,6 @@ fn tree(directory: &Arc<Directory>, listener: http::Listener, deps: http::Deps) 
 }
 
 /// What `POST /v1/validate` asks.
-fn validator(kinds: Vec<Arc<dyn Kind>>) -> http::Validate {
-    Arc::new(move |text: &str| settings::check_text(text, &kinds))
+fn validator(kinds: Vec<Arc<dyn Kind>>, secrets: Arc<dyn SecretSource>) -> http::Validate {
+    Arc::new(move |text: &str| settings::check_text(text, &kinds, secrets.as_ref()))
 }

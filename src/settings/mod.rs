@@ -1,15 +1,15 @@
 //! TOML to typed settings: everything wrong is reported at once, with file, line, field and what to do.
 
+#[cfg(test)]
+mod config_files;
 mod diff;
 mod document;
-mod endpoints;
 mod files;
 mod jobs;
 mod lake;
 mod load;
 mod model;
 mod overlay;
-mod schema;
 mod sections;
 mod syntax;
 #[cfg(test)]
