@@ -5,5 +5,9 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests; what they print is shown where one fails")]
 
+mod crash;
+mod crash_points;
+mod fencing;
 mod house;
+mod state_damage;
 mod support;
