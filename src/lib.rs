@@ -1,10 +1,25 @@
 //! lakefeed: a supervised runtime that feeds a data lake. Modules in the order in which data flows.
 
-pub mod announce;
-pub mod checkpoint;
-pub mod faults;
+pub mod cli;
+pub mod settings;
+
+pub mod app;
+pub mod run;
+
+pub mod streams;
+
+pub mod pipeline;
+
 pub mod lake;
+
+pub mod checkpoint;
+
+pub mod announce;
+
+pub mod maintenance;
+
+pub mod telemetry;
+
+pub mod faults;
 pub mod names;
 pub mod oracle;
-pub mod settings;
-pub mod streams;

@@ -3,5 +3,7 @@
 
 pub mod conformance;
 pub mod contract;
+pub mod http;
+pub mod http_poll;
 pub mod json;
 pub mod synthetic;

@@ -16,30 +16,29 @@ const EPOCH_BYTES_MIN: u64 = 64 << 10;
 const EPOCH_BYTES_MAX: u64 = 4 << 30;
 const EPOCH_ROWS_MAX: i64 = 100_000_000;
 
-/// Options of a store. Others of its client can reach files and proxies of this machine, so the list is closed.
-const OPTIONS_COMMON: [&str; 4] = ["allow_http", "connect_timeout", "timeout", "user_agent"];
-const OPTIONS_S3: [&str; 9] = [
+/// Options that each store takes. Its client knows others, which lead to files and proxies of this machine that nobody
+/// meant to open, so the lists are closed.
+const OPTIONS_S3: [&str; 8] = [
     "endpoint",
     "region",
     "access_key_id",
     "secret_access_key",
     "session_token",
     "virtual_hosted_style_request",
-    "skip_signature",
     "unsigned_payload",
-    "conditional_put",
+    "allow_http",
 ];
-const OPTIONS_GS: [&str; 3] = ["service_account", "service_account_key", "skip_signature"];
+const OPTIONS_GS: [&str; 3] = ["service_account", "service_account_key", "allow_http"];
 const OPTIONS_AZ: [&str; 9] = [
     "account_name",
-    "account_key",
+    "access_key",
+    "sas_key",
     "client_id",
     "client_secret",
     "tenant_id",
-    "sas_token",
     "endpoint",
     "use_emulator",
-    "skip_signature",
+    "allow_http",
 ];
 
 /// `[lake]`; its `url` must be there.
@@ -100,7 +99,7 @@ fn url(reader: &Reader<'_>, folder: &Path) -> Option<String> {
 fn options(reader: &Reader<'_>, scheme: &str) -> HashMap<String, Secret> {
     let mut options = HashMap::new();
     let Some(section) = reader.section("options") else { return options };
-    let own: &[&str] = match scheme {
+    let known: &[&str] = match scheme {
         "s3" => &OPTIONS_S3,
         "gs" => &OPTIONS_GS,
         "az" => &OPTIONS_AZ,
@@ -115,7 +114,6 @@ fn options(reader: &Reader<'_>, scheme: &str) -> HashMap<String, Secret> {
             return options;
         }
     };
-    let known: Vec<&str> = own.iter().chain(&OPTIONS_COMMON).copied().collect();
     for entry in section.entries() {
         if !known.contains(&entry.key.as_str()) {
             let path = section.path_of(&entry.key);
@@ -126,7 +124,9 @@ fn options(reader: &Reader<'_>, scheme: &str) -> HashMap<String, Secret> {
             options.insert(entry.key.clone(), value);
         }
     }
-    allow_http_where_written(&section, &mut options);
+    if let Some(endpoint) = options.get("endpoint") {
+        check_endpoint(&section, endpoint);
+    }
     options
 }
 
@@ -137,28 +137,17 @@ fn option(section: &Reader<'_>, entry: &Entry) -> Option<Secret> {
     }
 }
 
-/// Who writes an `http://` endpoint means it; the client asks for it to be said twice.
-fn allow_http_where_written(section: &Reader<'_>, options: &mut HashMap<String, Secret>) {
-    let Some(endpoint) = options.get("endpoint").and_then(|endpoint| Url::parse(endpoint.reveal()).ok()) else {
-        if options.contains_key("endpoint") {
-            let remedy = "write endpoint = \"https://host:port\"";
-            let what = "lake.options.endpoint is not a URL";
-            section.wrong("endpoint", "INVALID_VALUE", what, "expected http:// or https:// and a host", remedy);
-        }
+fn check_endpoint(section: &Reader<'_>, endpoint: &Secret) {
+    let parsed = Url::parse(endpoint.reveal()).ok().filter(|url| ["http", "https"].contains(&url.scheme()));
+    let Some(endpoint) = parsed else {
+        let what = "lake.options.endpoint is not a URL";
+        let remedy = "write endpoint = \"https://host:port\"";
+        section.wrong("endpoint", "INVALID_VALUE", what, "expected http:// or https:// and a host", remedy);
         return;
     };
-    if endpoint.scheme() == "http" && !options.contains_key("allow_http") {
-        options.insert("allow_http".to_owned(), Secret::literal("true"));
-        if !is_loopback(&endpoint) {
-            let what = "lake.options.endpoint takes data and credentials in the clear beyond loopback";
-            section.warn(
-                "endpoint",
-                "CLEAR_TEXT",
-                what,
-                "expected https://",
-                "use https:// or keep the network private",
-            );
-        }
+    if endpoint.scheme() == "http" && !is_loopback(&endpoint) {
+        let what = "lake.options.endpoint takes data and credentials in the clear beyond loopback";
+        section.warn("endpoint", "CLEAR_TEXT", what, "expected https://", "use https:// or keep the network private");
     }
 }
 

@@ -207,7 +207,10 @@ impl Reading<'_> {
         reader.finish();
         let adapter = adapter?;
         let job = if narrowed { self.narrowed(&name, adapter, table, path) } else { adapter.job.clone() };
-        let digest = digest(&adapter.settings.digest.0, table, self.jobs.secrets);
+        // The state counts at first sight only, so another one is no change of the stream.
+        let mut counted = table.clone();
+        counted.entries.retain(|entry| entry.key != "state");
+        let digest = digest(&adapter.settings.digest.0, &counted, self.jobs.secrets);
         Some(StreamSettings { adapter: name, state, table: table.clone(), job: job?, digest })
     }
 

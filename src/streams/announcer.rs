@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use metrics::counter;
+use metrics::{Label, counter};
 use serde_json::Value;
 use supervisors::{ChildContext, Failure};
 use tokio::time::sleep;
@@ -14,6 +14,7 @@ use tokio::time::sleep;
 use super::shared::Shared;
 use crate::announce::Sink;
 use crate::faults;
+use crate::telemetry::metrics::{REFERENCES_TOTAL, stream_labels};
 
 /// Epochs that are announced again after a sink has forgotten everything (the state directory was lost). Older ones
 /// are still served from the lake by their epoch.
@@ -69,7 +70,9 @@ async fn publish(shared: &Shared, sink: &dyn Sink, epoch: u64) -> Result<(), Str
     faults::point("announce.before");
     sink.publish(&shared.id, epoch, &data).await.map_err(|e| e.to_string())?;
     faults::point("announce.after");
-    counter!("lakefeed_references_total", "sink" => sink.name()).increment(1);
+    let mut labels = stream_labels(shared.id.tenant(), shared.id.stream());
+    labels.push(Label::new("sink", sink.name()));
+    counter!(REFERENCES_TOTAL, labels).increment(1);
     shared.node.events.push("data-streams:results", data.clone());
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use adapters::contract::Position;
-use metrics::{counter, gauge, histogram};
+use metrics::{Label, counter, gauge, histogram};
 use serde_json::{Value, json};
 use supervisors::{ChildContext, Class, Failure, Reason};
 use tokio::sync::mpsc;
@@ -19,6 +19,10 @@ use crate::faults;
 use crate::lake::{Checkpoint, Claim, Committed, LakeError, LakeErrorClass, Owner};
 use crate::pipeline::{BuilderSpec, EpochBuilder, Refused, Sealed};
 use crate::settings::Job;
+use crate::telemetry::metrics::{
+    BYTES_TOTAL, COMMIT_SECONDS, DEAD_LETTERS_TOTAL, EPOCHS_TOTAL, LAG_SECONDS, QUEUE_BYTES, RECORDS_TOTAL, code_label,
+    stream_labels,
+};
 
 /// Decoding below this many bytes is done in place: it takes less time than handing it to another thread.
 const DECODE_INLINE_BYTES: usize = 32 * 1024;
@@ -315,7 +319,7 @@ impl Committer {
         self.shared.remember(committed.epoch, committed.reference.clone());
         self.shared.progress.send_replace(progress(&committed.checkpoint));
         self.intake.committed(sealed.positions.iter().map(|(name, (_, to))| (name.as_str(), to.as_str())));
-        count(&self.shared, &committed);
+        count(&self.shared, &committed, sealed.bytes);
         Ok(())
     }
 
@@ -374,7 +378,7 @@ async fn commit(shared: &Arc<Shared>, owner: &mut Owner, sealed: &Sealed) -> Res
     loop {
         match owner.commit(sealed, &shared.bucket()).await {
             Ok(committed) => {
-                histogram!("lakefeed_commit_seconds").record(started.elapsed().as_secs_f64());
+                histogram!(COMMIT_SECONDS, stream_labels(shared.id.tenant(), shared.id.stream())).record(started.elapsed().as_secs_f64());
                 shared.set_waits_for(None);
                 tracing::debug!(version = committed.version, rows = committed.rows, dead = committed.dead, "committed");
                 return Ok(committed);
@@ -390,24 +394,21 @@ async fn commit(shared: &Arc<Shared>, owner: &mut Owner, sealed: &Sealed) -> Res
     }
 }
 
-fn count(shared: &Shared, committed: &Committed) {
-    let labels = [("tenant", shared.id.tenant().to_owned()), ("stream", shared.id.stream().to_owned())];
-    counter!("lakefeed_epochs_total", &labels).increment(1);
-    for (result, rows) in [("ok", committed.rows), ("dead", committed.dead)] {
-        let mut labels = labels.to_vec();
-        labels.push(("result", result.to_owned()));
-        counter!("lakefeed_records_total", &labels).increment(rows);
-    }
+fn count(shared: &Shared, committed: &Committed, bytes: u64) {
+    let labels = stream_labels(shared.id.tenant(), shared.id.stream());
+    let with = |name: &'static str, value: String| [labels.clone(), vec![Label::new(name, value)]].concat();
+    counter!(EPOCHS_TOTAL, labels.clone()).increment(1);
+    counter!(BYTES_TOTAL, labels.clone()).increment(bytes);
+    counter!(RECORDS_TOTAL, with("result", "committed".to_owned())).increment(committed.rows);
+    counter!(RECORDS_TOTAL, with("result", "dead".to_owned())).increment(committed.dead);
     for (code, rows) in &committed.dead_codes {
-        let mut labels = labels.to_vec();
-        labels.push(("code", code.clone()));
-        counter!("lakefeed_dead_letters_total", &labels).increment(*rows);
+        counter!(DEAD_LETTERS_TOTAL, with("code", code_label(code))).increment(*rows);
     }
     if let Some(newest) = committed.checkpoint.newest_event_us {
         #[allow(clippy::cast_precision_loss, reason = "seconds of lag need no microseconds beyond 2^52")]
         let lag = (shared.node.clock.now_us() - newest) as f64 / 1e6;
-        gauge!("lakefeed_lag_seconds", &labels).set(lag);
+        gauge!(LAG_SECONDS, labels.clone()).set(lag);
     }
     #[allow(clippy::cast_precision_loss, reason = "bytes in memory are far below 2^52")]
-    gauge!("lakefeed_queue_bytes", &labels).set(shared.credits.used_bytes() as f64);
+    gauge!(QUEUE_BYTES, labels).set(shared.credits.used_bytes() as f64);
 }

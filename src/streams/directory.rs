@@ -17,13 +17,18 @@ use super::api::{Desired, Refusal};
 use super::desired::Control;
 use super::manager::ManagerMessage;
 use super::shared::{Node, Shared};
+use super::committer::failure;
 use super::tree;
 use crate::lake::LakeError;
 use crate::names::StreamId;
-use crate::settings::{Job, OverlayError, RestartSettings, SecretKey, Settings, overlay};
+use crate::settings::{Job, RestartSettings, SecretKey, Settings, overlay};
 
 /// Desired states read from the lake at once, at the start.
 const CONTROL_READS_MAX: usize = 64;
+
+/// Pauses between tries to read the desired states.
+const RECOVER_PAUSE_MIN: Duration = Duration::from_millis(200);
+const RECOVER_PAUSE_MAX: Duration = Duration::from_secs(10);
 
 /// Managers asked at once, when all stop.
 const QUIESCES_MAX: usize = 64;
@@ -108,6 +113,7 @@ pub struct Directory {
     pub(super) key: Option<Arc<SecretKey>>,
     settings: RwLock<Arc<Settings>>,
     entries: RwLock<BTreeMap<StreamId, Arc<Entry>>>,
+    recovered: watch::Sender<bool>,
     root: OnceLock<SupervisorHandle>,
 }
 
@@ -118,43 +124,71 @@ impl fmt::Debug for Directory {
 }
 
 impl Directory {
-    /// Reads what should be from the lake, lays it over the configuration, and starts nothing yet.
-    ///
-    /// # Errors
-    /// Where the lake's desired states cannot be read: starting without them could start what a customer stopped.
-    pub async fn recover(
-        node: Arc<Node>,
-        settings: Arc<Settings>,
-        kinds: Vec<Arc<dyn Kind>>,
-        secrets: Arc<dyn SecretSource>,
-    ) -> Result<Arc<Self>, LakeError> {
-        let key = settings.node.secrets_key.clone();
-        let directory = Self {
+    /// A directory that knows the configuration; what the lake says of desired states comes with the first start of
+    /// [`Directory::tenants`].
+    #[must_use]
+    pub fn new(node: Arc<Node>, settings: Arc<Settings>, kinds: Vec<Arc<dyn Kind>>, secrets: Arc<dyn SecretSource>) -> Arc<Self> {
+        Arc::new(Self {
             node,
             kinds,
             secrets,
-            key,
-            settings: RwLock::new(Arc::clone(&settings)),
+            key: settings.node.secrets_key.clone(),
+            settings: RwLock::new(settings),
             entries: RwLock::default(),
+            recovered: watch::Sender::new(false),
             root: OnceLock::new(),
+        })
+    }
+
+    /// Reads what should be from the lake and lays it over the configuration. Starting without could start what a
+    /// customer had stopped, so an unreachable lake is waited for.
+    async fn recover(&self) -> Result<(), LakeError> {
+        let mut pause = RECOVER_PAUSE_MIN;
+        let documents = loop {
+            match self.read_controls().await {
+                Ok(documents) => break documents,
+                Err(e) if e.may_heal() => {
+                    tracing::warn!(code = e.code, message = e.message, "the desired states cannot be read yet");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(RECOVER_PAUSE_MAX);
+                }
+                Err(e) => return Err(e),
+            }
         };
-        let documents = directory.read_controls().await?;
-        let mut controls: BTreeMap<StreamId, Control> = settings
-            .streams
-            .iter()
-            .map(|(id, stream)| (id.clone(), Control::configured(&stream.adapter, stream.state)))
-            .collect();
+        let settings = self.settings();
+        let streams = settings.streams.iter();
+        let mut controls: BTreeMap<StreamId, Control> =
+            streams.map(|(id, stream)| (id.clone(), Control::configured(&stream.adapter, stream.state))).collect();
         controls.extend(documents);
         let mut entries = BTreeMap::new();
         for (id, control) in controls {
             if !control.deleted {
-                let entry = Entry::new(Shared::new(id.clone(), Arc::clone(&directory.node)), control);
-                directory.assign_job(&entry);
+                let entry = Entry::new(Shared::new(id.clone(), Arc::clone(&self.node)), control);
+                self.assign_job(&entry);
                 entries.insert(id, entry);
             }
         }
-        *directory.entries.write().unwrap_or_else(PoisonError::into_inner) = entries;
-        Ok(Arc::new(directory))
+        *self.entries.write().unwrap_or_else(PoisonError::into_inner) = entries;
+        self.recovered.send_replace(true);
+        Ok(())
+    }
+
+    /// Whether the desired states are known.
+    #[must_use]
+    pub fn is_recovered(&self) -> bool {
+        *self.recovered.borrow()
+    }
+
+    /// Each stream with its last committed epoch.
+    #[must_use]
+    pub fn epochs(&self) -> Vec<(StreamId, u64)> {
+        self.entries().iter().map(|entry| (entry.shared.id.clone(), entry.shared.progress.borrow().epoch)).collect()
+    }
+
+    /// The lake.
+    #[must_use]
+    pub fn lake(&self) -> &crate::lake::Lake {
+        &self.node.lake
     }
 
     /// The newest document of each stream, from the cache where that has just this version.
@@ -209,14 +243,20 @@ impl Directory {
     }
 
     /// The job of a stream as `control` wants it.
-    pub(super) fn job(&self, id: &StreamId, control: &Control) -> Result<Job, OverlayError> {
+    pub(super) fn job(&self, id: &StreamId, control: &Control) -> Result<Job, Refusal> {
         let settings = self.settings();
-        let adapter = settings.adapters.get(&control.adapter).ok_or_else(|| OverlayError::unknown_adapter(&control.adapter))?;
+        let adapter = settings.adapters.get(&control.adapter);
+        let unknown = || Refusal::new(404, "unknown_adapter", format!("there is no adapter {}", control.adapter)).field("adapter");
+        let adapter = adapter.ok_or_else(unknown)?;
         let stream = settings.streams.get(id).filter(|stream| stream.adapter == control.adapter);
         if let Some(stream) = stream.filter(|_| control.overrides.is_empty()) {
             return Ok(stream.job.clone());
         }
-        overlay(&settings, adapter, &control.overrides, stream.map(|s| &s.table), &self.kinds, self.secrets.as_ref())
+        let job = overlay(adapter, &control.overrides, stream.map(|s| &s.table), &self.kinds, self.secrets.as_ref());
+        job.map_err(|refused| match refused.first() {
+            Some(first) => Refusal::new(first.status(), first.code(), first.to_string()).field(first.field()),
+            None => Refusal::new(400, "invalid_value", "the settings cannot be read"),
+        })
     }
 
     /// Gives the entry the job its control wants, or none, saying why.
@@ -232,8 +272,7 @@ impl Directory {
                 entry.shared.set_waits_for(None);
                 entry.shared.job.send_replace(Some(Arc::new(job)));
             }
-            Err(why) => {
-                let refusal = why.refusal();
+            Err(refusal) => {
                 tracing::error!(stream = %entry.shared.id, code = refusal.code, message = refusal.message, "the stream has no job");
                 entry.shared.set_waits_for(Some(format!("{}: {}", refusal.code, refusal.message)));
                 entry.shared.job.send_replace(None);
@@ -247,10 +286,14 @@ impl Directory {
     pub fn tenants(self: &Arc<Self>) -> ChildSpec {
         let directory = Arc::clone(self);
         ChildSpec::supervisor("tenants", move |_| {
-            let mut names: Vec<String> = directory.entries().iter().map(|e| e.shared.id.tenant().to_owned()).collect();
-            names.dedup();
-            let children = names.iter().map(|name| directory.tenant(name)).collect();
+            let directory = Arc::clone(&directory);
             async move {
+                if !directory.is_recovered() {
+                    directory.recover().await.map_err(|e| failure(&e))?;
+                }
+                let mut names: Vec<String> = directory.entries().iter().map(|e| e.shared.id.tenant().to_owned()).collect();
+                names.dedup();
+                let children = names.iter().map(|name| directory.tenant(name)).collect();
                 let limit = RestartSettings::default();
                 Ok(SupervisorSpec { children, on_limit: OnLimit::ParkChild, ..SupervisorSpec::dynamic() }
                     .intensity(limit.max_restarts, limit.window))

@@ -39,6 +39,11 @@ fn version_conflict(has: u64) -> Refusal {
 }
 
 impl Directory {
+    /// Before the desired states are read nothing can be changed.
+    fn recovered(&self) -> Result<(), Refusal> {
+        if self.is_recovered() { Ok(()) } else { Err(Refusal::new(409, "recovering", "the node still reads the desired states from the lake; try again")) }
+    }
+
     fn known(&self, id: &StreamId) -> Result<Arc<Entry>, Refusal> {
         self.entry(id).ok_or_else(|| unknown(id))
     }
@@ -163,6 +168,7 @@ impl Streams for DirectoryHandle {
 
     async fn start(&self, id: &StreamId, adapter: &str, request: StartRequest) -> Result<StreamView, Refusal> {
         let directory = &self.0;
+        directory.recovered()?;
         if !directory.settings().adapters.contains_key(adapter) {
             return Err(Refusal::new(404, "unknown_adapter", format!("there is no adapter {adapter}")).field("adapter"));
         }
@@ -177,7 +183,7 @@ impl Streams for DirectoryHandle {
             return Err(Refusal::new(409, "adapter_mismatch", text).field("adapter"));
         }
         let control = requested(current.clone(), adapter, &request);
-        let job = Arc::new(directory.job(id, &control).map_err(|e| e.refusal())?);
+        let job = Arc::new(directory.job(id, &control)?);
         if let Some(entry) = existing.as_ref().filter(|_| current.as_ref() == Some(&control)) {
             // The same again changes nothing, but what does not run although it should is looked after.
             entry.reconcile().await?;
@@ -328,6 +334,9 @@ impl Streams for DirectoryHandle {
     }
 
     async fn ready(&self) -> Result<Value, Value> {
+        if !self.0.is_recovered() {
+            return Err(json!({"ready": false, "reason": "the desired states are being read from the lake"}));
+        }
         let mut waiting = Vec::new();
         let mut starting = HashSet::new();
         for entry in self.0.entries() {

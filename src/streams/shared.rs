@@ -52,6 +52,8 @@ pub struct Node {
     pub seed: u64,
     /// Bounds claims under way.
     pub claims: Semaphore,
+    /// Collects how late polls start, for the benchmark.
+    pub start_lags: Option<Arc<Mutex<Vec<std::time::Duration>>>>,
 }
 
 impl Node {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use adapters::contract::{Batch, Cadence, Credits, ErrorClass, Partition, Position, Pull, Source, SourceError};
-use metrics::{counter, histogram};
+use metrics::histogram;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
@@ -16,6 +16,7 @@ use super::intake::{Delivery, Intake, IntakeError};
 use super::shared::{Phase, Shared};
 use crate::faults;
 use crate::settings::Job;
+use crate::telemetry::metrics::{POLL_SECONDS, stream_labels};
 
 /// What a worker may take beyond its timeout before it counts as hung: the time to notice the deadline and to hand
 /// over, on a busy machine.
@@ -156,8 +157,10 @@ impl Worker {
                         continue;
                     }
                     let started = Instant::now();
-                    let lag = started.saturating_duration_since(jittered);
-                    histogram!("lakefeed_poll_start_lag_seconds").record(lag.as_secs_f64());
+                    if let Some(lags) = &self.shared.node.start_lags {
+                        let lag = started.saturating_duration_since(jittered);
+                        lags.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(lag);
+                    }
                     let wait = self.workload(&mut source, timeout).await?;
                     beat = next_beat(beat, interval, Instant::now()).max(started + wait.unwrap_or_default());
                     if wait.is_none() { Turn::End } else { Turn::Again }
@@ -256,7 +259,9 @@ impl Worker {
             Outcome::Failed(e) if e.class == ErrorClass::RateLimited => "rate_limited",
             Outcome::Failed(_) | Outcome::Lost(_) => "failed",
         };
-        histogram!("lakefeed_poll_seconds", "outcome" => name).record(started.elapsed().as_secs_f64());
+        let mut labels = stream_labels(self.shared.id.tenant(), self.shared.id.stream());
+        labels.push(metrics::Label::new("outcome", name));
+        histogram!(POLL_SECONDS, labels).record(started.elapsed().as_secs_f64());
         let wait = match outcome {
             Outcome::Done => {
                 self.succeeded();
@@ -400,8 +405,6 @@ impl Worker {
             return Ok(());
         }
         self.intake.deliver(delivery).await?;
-        counter!("lakefeed_bytes_total", "tenant" => self.shared.id.tenant().to_owned(), "stream" => self.shared.id.stream().to_owned())
-            .increment(bytes as u64);
         if to.is_some() {
             self.position = to;
         }

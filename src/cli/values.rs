@@ -1,0 +1,167 @@
+//! Values of arguments, checked by their types.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use adapters::contract::config::{DURATION_MAX, DURATION_MIN, parse_duration};
+use chrono::{DateTime, Utc};
+use clap::ValueEnum;
+
+use crate::names::StreamId;
+
+/// `TENANT/STREAM` or `TENANT/STREAM/PARTITION`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// The stream.
+    pub stream: StreamId,
+    /// One of its partitions; `None` = all.
+    pub partition: Option<String>,
+}
+
+impl FromStr for Target {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let slashes: Vec<usize> = text.match_indices('/').map(|(at, _)| at).take(2).collect();
+        let (stream, partition) = match slashes[..] {
+            [_, second] => (&text[..second], Some(text[second + 1..].to_owned())),
+            _ => (text, None),
+        };
+        if partition.as_deref() == Some("") {
+            return Err("expected a partition's name after the second slash".to_owned());
+        }
+        let stream = stream.parse().map_err(|error: crate::names::NameError| error.to_string())?;
+        Ok(Self { stream, partition })
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.partition {
+            Some(partition) => write!(f, "{}/{partition}", self.stream),
+            None => write!(f, "{}", self.stream),
+        }
+    }
+}
+
+/// `PARTITION=POSITION`. A partition's name may hold `=`, so the last one counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Position {
+    /// The partition's name.
+    pub partition: String,
+    /// The position, as `checkpoint show` prints it.
+    pub position: String,
+}
+
+impl FromStr for Position {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.rsplit_once('=') {
+            Some((partition, position)) if !partition.is_empty() && !position.is_empty() => {
+                Ok(Self { partition: partition.to_owned(), position: position.to_owned() })
+            }
+            _ => Err("expected PARTITION=POSITION".to_owned()),
+        }
+    }
+}
+
+/// `10m` (ago), or a time in RFC 3339.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Since {
+    /// So long before now.
+    Ago(Duration),
+    /// At this time.
+    At(DateTime<Utc>),
+}
+
+impl FromStr for Since {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Some(ago) = parse_duration(text) {
+            return Ok(Self::Ago(ago));
+        }
+        let at = DateTime::parse_from_rfc3339(text);
+        at.map(|at| Self::At(at.to_utc())).map_err(|_| "expected a duration like 10m or a time in RFC 3339".to_owned())
+    }
+}
+
+/// A class of failure, interface §5.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum FailureClass {
+    /// May heal by itself.
+    Transient,
+    /// The source asks for patience.
+    RateLimited,
+    /// Wrong settings.
+    Config,
+    /// Wrong or expired credentials.
+    Auth,
+    /// What came is not what was declared.
+    Data,
+    /// The machine lacks something.
+    Resource,
+    /// A fault of the program.
+    Bug,
+    /// Another owner took over.
+    Fenced,
+    /// No progress in time.
+    Hung,
+}
+
+/// `"30s"`, within the bounds of all durations.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let value = parse_duration(text).ok_or("expected a whole number with ms, s, m, h or d, like 30s")?;
+    if (DURATION_MIN..=DURATION_MAX).contains(&value) { Ok(value) } else { Err("expected 10ms to 366d".to_owned()) }
+}
+
+/// `http://HOST:PORT`, without a path.
+pub(super) fn api_url(text: &str) -> Result<String, String> {
+    let url = url::Url::parse(text).map_err(|_| "expected a URL like http://127.0.0.1:7400")?;
+    if !["http", "https"].contains(&url.scheme()) || !url.username().is_empty() || url.password().is_some() {
+        return Err("expected http:// or https:// and no user; the token belongs into LAKEFEED_TOKEN".to_owned());
+    }
+    Ok(text.trim_end_matches('/').to_owned())
+}
+
+/// A JSON array of objects.
+pub(super) fn partitions(text: &str) -> Result<serde_json::Value, String> {
+    let value: serde_json::Value = serde_json::from_str(text).map_err(|error| error.to_string())?;
+    let sound = value.as_array().is_some_and(|all| all.iter().all(serde_json::Value::is_object));
+    if sound { Ok(value) } else { Err("expected a JSON array of objects".to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn test_a_target_is_a_stream_and_perhaps_a_partition() {
+        let target: Target = "acme/berlin/lat=52.52,lon=13.4".parse().expect("valid");
+        assert_eq!(target.partition.as_deref(), Some("lat=52.52,lon=13.4"));
+        assert_eq!(target.to_string(), "acme/berlin/lat=52.52,lon=13.4");
+        let nested: Target = "a/b/c/d".parse().expect("valid");
+        assert_eq!(nested.partition.as_deref(), Some("c/d"));
+        assert_eq!("a/b".parse::<Target>().expect("valid").partition, None);
+        for bad in ["", "a", "a/", "/b", "A/b", "a/../b", "a/b/", "a b/c"] {
+            assert!(bad.parse::<Target>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn test_a_positions_partition_may_hold_equals_signs() {
+        let position: Position = "lat=1,lon=2=42".parse().expect("valid");
+        assert_eq!((position.partition.as_str(), position.position.as_str()), ("lat=1,lon=2", "42"));
+        assert!("x".parse::<Position>().is_err());
+    }
+
+    #[test]
+    fn test_since_is_a_duration_or_a_time() {
+        assert_eq!("10m".parse::<Since>().expect("valid"), Since::Ago(Duration::from_secs(600)));
+        assert!(matches!("2026-01-02T03:04:05Z".parse::<Since>(), Ok(Since::At(_))));
+        assert!("yesterday".parse::<Since>().is_err());
+    }
+}
