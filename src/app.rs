@@ -142,7 +142,8 @@ impl App {
         supervisors::capture_panics();
         let metrics = Metrics::install().map_err(|e| StartError::Telemetry(Box::new(e)))?;
         let state = settings.node.state_dir.clone();
-        let unusable = |e: Box<dyn std::error::Error + Send + Sync>| StartError::State { path: state.clone(), source: e };
+        let unusable =
+            |e: Box<dyn std::error::Error + Send + Sync>| StartError::State { path: state.clone(), source: e };
         std::fs::create_dir_all(&state).map_err(|e| unusable(Box::new(e)))?;
         let restarts = RestartLog::open(&state, Arc::clone(&parts.clock)).map_err(|e| unusable(Box::new(e)))?;
         let restarts = Arc::new(restarts);
@@ -169,7 +170,8 @@ impl App {
         let address = listener.address();
         let drain = settings.node.drain;
         let token = settings.api.token.clone();
-        let directory = Directory::new(Arc::clone(&node), Arc::new(settings), parts.kinds.clone(), Arc::clone(&parts.secrets));
+        let directory =
+            Directory::new(Arc::clone(&node), Arc::new(settings), parts.kinds.clone(), Arc::clone(&parts.secrets));
         let deps = http::Deps {
             streams: Arc::new(DirectoryHandle(Arc::clone(&directory))),
             restarts: Arc::clone(&restarts),

@@ -38,7 +38,9 @@ async fn log_checkpoints(directory: Arc<Directory>, ctx: ChildContext) -> Result
                 Ok(()) => {
                     done.insert(id, epoch - epoch % EPOCHS_PER_CHECKPOINT);
                 }
-                Err(e) => tracing::warn!(stream = %id, code = e.code, message = e.message, "no log checkpoint; the next round tries again"),
+                Err(e) => {
+                    tracing::warn!(stream = %id, code = e.code, message = e.message, "no log checkpoint; the next round tries again")
+                }
             }
             if ctx.stop.is_stopped() {
                 return Ok(());

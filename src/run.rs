@@ -71,7 +71,13 @@ async fn supervise(app: &App, path: &Path) -> u8 {
 fn gave_up(end: &RootEnd) -> u8 {
     match end {
         RootEnd::GaveUp { incident, reason } => {
-            tracing::error!(incident = incident.as_ref(), class = reason.class.as_str(), code = reason.code, message = reason.message, "the root supervisor gave up");
+            tracing::error!(
+                incident = incident.as_ref(),
+                class = reason.class.as_str(),
+                code = reason.code,
+                message = reason.message,
+                "the root supervisor gave up"
+            );
             exit::GAVE_UP
         }
         RootEnd::Stopped => exit::DONE,
@@ -87,7 +93,10 @@ async fn reload(app: &App, path: &Path) {
         }
         Err(problems) => {
             report(&problems);
-            tracing::error!(problems = problems.len(), "the changed configuration is wrong; the old one stays in force");
+            tracing::error!(
+                problems = problems.len(),
+                "the changed configuration is wrong; the old one stays in force"
+            );
         }
     }
 }
@@ -97,7 +106,10 @@ fn refuse(problems: &[Problem]) -> u8 {
     exit::USAGE
 }
 
-#[allow(clippy::print_stderr, reason = "the messages of `validate`, in their own form, are what the operator looks for")]
+#[allow(
+    clippy::print_stderr,
+    reason = "the messages of `validate`, in their own form, are what the operator looks for"
+)]
 fn report(problems: &[Problem]) {
     for problem in problems {
         eprintln!("{problem}");

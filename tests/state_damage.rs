@@ -87,5 +87,5 @@ async fn test_state_leftover_snapshot_loses_and_doubles_nothing() {
     })
     .await;
     assert!(planted > 0, "there was no database to plant it in");
-    assert!(logs.contains("cache_"), "the log does not say what became of the cache:\n{logs}");
+    assert!(logs.contains("cache_damaged"), "the log does not say what became of the cache:\n{logs}");
 }

@@ -55,7 +55,9 @@ async fn announce(shared: &Shared, sink: &dyn Sink, epoch: u64) {
         loop {
             match publish(shared, sink, next).await {
                 Ok(()) => break,
-                Err(why) => tracing::warn!(stream = %shared.id, epoch = next, sink = sink.name(), why, "a reference waits"),
+                Err(why) => {
+                    tracing::warn!(stream = %shared.id, epoch = next, sink = sink.name(), why, "a reference waits")
+                }
             }
             sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
@@ -83,4 +85,3 @@ async fn reference(shared: &Shared, epoch: u64) -> Result<Option<Value>, String>
     }
     shared.node.lake.reference(&shared.id, epoch).await.map_err(|e| e.to_string())
 }
-

@@ -148,11 +148,7 @@ async fn rewind_sinks(shared: &Shared, epoch: u64) {
 }
 
 fn progress(checkpoint: &Checkpoint) -> Progress {
-    Progress {
-        epoch: checkpoint.epoch,
-        generation: checkpoint.generation,
-        newest_event_us: checkpoint.newest_event_us,
-    }
+    Progress { epoch: checkpoint.epoch, generation: checkpoint.generation, newest_event_us: checkpoint.newest_event_us }
 }
 
 /// Brings the cache to `checkpoint`: what `sealed` moved, or all of it.
@@ -189,7 +185,10 @@ impl Committer {
         loop {
             self.ctx.progress.idle();
             let limits = self.shared.node.epoch;
-            let full = self.open.as_ref().is_some_and(|o| o.builder.bytes() >= limits.max_bytes || o.builder.payloads() >= limits.max_rows);
+            let full = self
+                .open
+                .as_ref()
+                .is_some_and(|o| o.builder.bytes() >= limits.max_bytes || o.builder.payloads() >= limits.max_rows);
             let closes_at = self.open.as_ref().filter(|o| !o.builder.is_empty()).map(|o| o.closes_at);
             let idle = self.committing.is_none();
             if full && idle {
@@ -306,7 +305,10 @@ impl Committer {
     }
 
     /// A commit ended: cache, announce, tell the sources.
-    async fn committed(&mut self, ended: Result<(Owner, Sealed, Result<Committed, LakeError>), tokio::task::JoinError>) -> Result<(), Failure> {
+    async fn committed(
+        &mut self,
+        ended: Result<(Owner, Sealed, Result<Committed, LakeError>), tokio::task::JoinError>,
+    ) -> Result<(), Failure> {
         let (owner, sealed, result) = match ended {
             Ok(ended) => ended,
             Err(e) if e.is_panic() => std::panic::resume_unwind(e.into_panic()),
@@ -334,7 +336,11 @@ impl Committer {
 }
 
 /// Decodes a batch into the open epoch, on another thread where it is large.
-async fn push(mut open: Open, partition: String, batch: adapters::contract::Batch) -> Result<(Open, Result<(), Refused>), Failure> {
+async fn push(
+    mut open: Open,
+    partition: String,
+    batch: adapters::contract::Batch,
+) -> Result<(Open, Result<(), Refused>), Failure> {
     if batch.bytes() <= DECODE_INLINE_BYTES {
         let refused = open.builder.push(&partition, batch);
         return Ok((open, refused));
@@ -371,14 +377,18 @@ async fn commit(shared: &Arc<Shared>, owner: &mut Owner, sealed: &Sealed) -> Res
         let mut ahead = progress(owner.checkpoint());
         ahead.epoch = sealed.epoch;
         shared.progress.send_replace(ahead);
-        shared.remember(sealed.epoch, json!({"stream": shared.id.stream(), "tenant": shared.id.tenant(), "epoch": sealed.epoch}));
+        shared.remember(
+            sealed.epoch,
+            json!({"stream": shared.id.stream(), "tenant": shared.id.tenant(), "epoch": sealed.epoch}),
+        );
     }
     let started = Instant::now();
     let mut pause = LAKE_PAUSE_MIN;
     loop {
         match owner.commit(sealed, &shared.bucket()).await {
             Ok(committed) => {
-                histogram!(COMMIT_SECONDS, stream_labels(shared.id.tenant(), shared.id.stream())).record(started.elapsed().as_secs_f64());
+                histogram!(COMMIT_SECONDS, stream_labels(shared.id.tenant(), shared.id.stream()))
+                    .record(started.elapsed().as_secs_f64());
                 shared.set_waits_for(None);
                 tracing::debug!(version = committed.version, rows = committed.rows, dead = committed.dead, "committed");
                 return Ok(committed);

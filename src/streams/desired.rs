@@ -183,7 +183,10 @@ mod tests {
 
     fn control() -> Control {
         let overrides = json!({"secret_key": "hunter2", "interval": 1000, "settings": {"auth": {"token": "hunter3"}}});
-        Control { overrides: overrides.as_object().expect("object").clone(), ..Control::configured("A", Desired::Running) }
+        Control {
+            overrides: overrides.as_object().expect("object").clone(),
+            ..Control::configured("A", Desired::Running)
+        }
     }
 
     #[test]

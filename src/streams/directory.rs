@@ -14,10 +14,10 @@ use supervisors::{ChildSpec, ManageError, OnLimit, SupervisorHandle, SupervisorS
 use tokio::sync::watch;
 
 use super::api::{Desired, Refusal};
+use super::committer::failure;
 use super::desired::Control;
 use super::manager::ManagerMessage;
 use super::shared::{Node, Shared};
-use super::committer::failure;
 use super::tree;
 use crate::lake::LakeError;
 use crate::names::StreamId;
@@ -54,7 +54,12 @@ impl fmt::Debug for Entry {
 impl Entry {
     pub(super) fn new(shared: Arc<Shared>, control: Control) -> Arc<Self> {
         shared.set_bucket(&control.bucket);
-        Arc::new(Self { shared, changing: tokio::sync::Mutex::default(), control: Mutex::new(control), manager: watch::Sender::new(None) })
+        Arc::new(Self {
+            shared,
+            changing: tokio::sync::Mutex::default(),
+            control: Mutex::new(control),
+            manager: watch::Sender::new(None),
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, Control> {
@@ -95,7 +100,13 @@ impl Entry {
 
     /// Has the manager make what is into what should be.
     pub(super) async fn reconcile(&self) -> Result<(), Refusal> {
-        let gone = || Refusal::new(409, "stream_restarting", "the stream is being restarted; its desired state is stored and will be met");
+        let gone = || {
+            Refusal::new(
+                409,
+                "stream_restarting",
+                "the stream is being restarted; its desired state is stored and will be met",
+            )
+        };
         let manager = self.manager().await.ok_or_else(gone)?;
         let answer = ractor::call!(manager, |reply| ManagerMessage::Reconcile(Some(reply)));
         answer.map_err(|_| gone())
@@ -127,7 +138,12 @@ impl Directory {
     /// A directory that knows the configuration; what the lake says of desired states comes with the first start of
     /// [`Directory::tenants`].
     #[must_use]
-    pub fn new(node: Arc<Node>, settings: Arc<Settings>, kinds: Vec<Arc<dyn Kind>>, secrets: Arc<dyn SecretSource>) -> Arc<Self> {
+    pub fn new(
+        node: Arc<Node>,
+        settings: Arc<Settings>,
+        kinds: Vec<Arc<dyn Kind>>,
+        secrets: Arc<dyn SecretSource>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             node,
             kinds,
@@ -246,7 +262,9 @@ impl Directory {
     pub(super) fn job(&self, id: &StreamId, control: &Control) -> Result<Job, Refusal> {
         let settings = self.settings();
         let adapter = settings.adapters.get(&control.adapter);
-        let unknown = || Refusal::new(404, "unknown_adapter", format!("there is no adapter {}", control.adapter)).field("adapter");
+        let unknown = || {
+            Refusal::new(404, "unknown_adapter", format!("there is no adapter {}", control.adapter)).field("adapter")
+        };
         let adapter = adapter.ok_or_else(unknown)?;
         let stream = settings.streams.get(id).filter(|stream| stream.adapter == control.adapter);
         if let Some(stream) = stream.filter(|_| control.overrides.is_empty()) {
@@ -263,7 +281,10 @@ impl Directory {
     pub(super) fn assign_job(&self, entry: &Entry) {
         let control = entry.control();
         if control.secret_lost {
-            entry.shared.set_waits_for(Some("no_job: the secret that came by message went with the process that had it; send worker:start again".to_owned()));
+            entry.shared.set_waits_for(Some(
+                "no_job: the secret that came by message went with the process that had it; send worker:start again"
+                    .to_owned(),
+            ));
             entry.shared.job.send_replace(None);
             return;
         }
@@ -291,7 +312,8 @@ impl Directory {
                 if !directory.is_recovered() {
                     directory.recover().await.map_err(|e| failure(&e))?;
                 }
-                let mut names: Vec<String> = directory.entries().iter().map(|e| e.shared.id.tenant().to_owned()).collect();
+                let mut names: Vec<String> =
+                    directory.entries().iter().map(|e| e.shared.id.tenant().to_owned()).collect();
                 names.dedup();
                 let children = names.iter().map(|name| directory.tenant(name)).collect();
                 let limit = RestartSettings::default();
@@ -327,7 +349,8 @@ impl Directory {
     pub(super) async fn plant(self: &Arc<Self>, entry: &Arc<Entry>) -> Result<(), Refusal> {
         let id = entry.shared.id.clone();
         self.entries.write().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), Arc::clone(entry));
-        let failed = |e: ManageError| Refusal::new(409, "tree_busy", format!("the stream is stored and will be started: {e}"));
+        let failed =
+            |e: ManageError| Refusal::new(409, "tree_busy", format!("the stream is stored and will be started: {e}"));
         let tenants = match self.root() {
             Some(root) => root.supervisor("tenants").await,
             None => None,
@@ -370,7 +393,10 @@ impl Directory {
     /// Applies a changed configuration: new streams start, removed ones stop, changed ones change at the end of their
     /// interval; what messages have set stays.
     pub async fn reload(self: &Arc<Self>, settings: Arc<Settings>) {
-        let old = std::mem::replace(&mut *self.settings.write().unwrap_or_else(PoisonError::into_inner), Arc::clone(&settings));
+        let old = std::mem::replace(
+            &mut *self.settings.write().unwrap_or_else(PoisonError::into_inner),
+            Arc::clone(&settings),
+        );
         for (id, stream) in &settings.streams {
             match self.entry(id) {
                 None => {

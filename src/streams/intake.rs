@@ -88,7 +88,10 @@ pub struct Intake {
 impl Intake {
     /// An intake that stands at `positions` as of `epoch`, and the committer's end of it.
     #[must_use]
-    pub fn new(epoch: u64, positions: impl IntoIterator<Item = (String, Position)>) -> (Self, mpsc::Receiver<Delivery>) {
+    pub fn new(
+        epoch: u64,
+        positions: impl IntoIterator<Item = (String, Position)>,
+    ) -> (Self, mpsc::Receiver<Delivery>) {
         let (sender, receiver) = mpsc::channel(DELIVERIES_MAX);
         let slots = positions.into_iter().map(|(partition, position)| {
             (partition, Slot { committed: Some(position.clone()), accepted: Some(position), ..Slot::default() })

@@ -47,13 +47,22 @@ impl Actor for Manager {
     type State = ManagerState;
     type Arguments = (Arc<Entry>, ChildContext);
 
-    async fn pre_start(&self, myself: ActorRef<Self::Msg>, (entry, ctx): Self::Arguments) -> Result<Self::State, ActorProcessingErr> {
+    async fn pre_start(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        (entry, ctx): Self::Arguments,
+    ) -> Result<Self::State, ActorProcessingErr> {
         myself.cast(ManagerMessage::Reconcile(None))?;
         entry.set_manager(Some(myself));
         Ok(ManagerState { entry, ctx, bringing_up: None })
     }
 
-    async fn handle(&self, _: ActorRef<Self::Msg>, message: Self::Msg, state: &mut Self::State) -> Result<(), ActorProcessingErr> {
+    async fn handle(
+        &self,
+        _: ActorRef<Self::Msg>,
+        message: Self::Msg,
+        state: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
         match message {
             ManagerMessage::Reconcile(reply) => state.reconcile(reply).await,
             ManagerMessage::Restart(partition, reply) => {
@@ -144,7 +153,8 @@ impl ManagerState {
     fn announce_available(&self) {
         let id = &self.entry.shared.id;
         let worker = format!("{}/workers", self.ctx.supervisor.path());
-        let data = json!({"tenant": id.tenant(), "stream": id.stream(), "adapter": self.entry.adapter(), "worker": worker});
+        let data =
+            json!({"tenant": id.tenant(), "stream": id.stream(), "adapter": self.entry.adapter(), "worker": worker});
         self.entry.shared.node.events.push("data-streams:worker_available", data);
     }
 
@@ -190,7 +200,8 @@ async fn start_missing(entry: &Entry, supervisor: &SupervisorHandle) -> Result<(
     start(supervisor, tree::announcer(Arc::clone(shared))).await?;
     let job = shared.job.borrow().clone();
     if let (Some(workers), Some(job)) = (supervisor.supervisor("workers").await, job) {
-        let known: std::collections::HashSet<_> = workers.which_children().await.into_iter().map(|child| child.id).collect();
+        let known: std::collections::HashSet<_> =
+            workers.which_children().await.into_iter().map(|child| child.id).collect();
         for partition in job.mount.partitions() {
             if !known.contains(tree::child_id(&partition.name).as_str()) {
                 start(&workers, tree::worker(Arc::clone(shared), partition, Duration::ZERO)).await?;

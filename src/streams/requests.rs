@@ -41,7 +41,11 @@ fn version_conflict(has: u64) -> Refusal {
 impl Directory {
     /// Before the desired states are read nothing can be changed.
     fn recovered(&self) -> Result<(), Refusal> {
-        if self.is_recovered() { Ok(()) } else { Err(Refusal::new(409, "recovering", "the node still reads the desired states from the lake; try again")) }
+        if self.is_recovered() {
+            Ok(())
+        } else {
+            Err(Refusal::new(409, "recovering", "the node still reads the desired states from the lake; try again"))
+        }
     }
 
     fn known(&self, id: &StreamId) -> Result<Arc<Entry>, Refusal> {
@@ -64,7 +68,12 @@ impl Directory {
         Err(version_conflict(control.version))
     }
 
-    async fn next_control(&self, id: &StreamId, entry: Option<&Entry>, if_version: Option<u64>) -> Result<Option<Control>, Refusal> {
+    async fn next_control(
+        &self,
+        id: &StreamId,
+        entry: Option<&Entry>,
+        if_version: Option<u64>,
+    ) -> Result<Option<Control>, Refusal> {
         let current = match entry {
             Some(entry) => Some(entry.control()),
             // A deleted stream keeps its versions in the lake.
@@ -104,7 +113,12 @@ fn status(entry: &Entry) -> Status {
     }
 }
 
-fn actual(shared: &Shared, desired: Desired, parked: &std::collections::HashMap<String, Parked>, phases: &[Phase]) -> Actual {
+fn actual(
+    shared: &Shared,
+    desired: Desired,
+    parked: &std::collections::HashMap<String, Parked>,
+    phases: &[Phase],
+) -> Actual {
     if desired != Desired::Running {
         return Actual::Stopped;
     }
@@ -179,7 +193,8 @@ impl Streams for DirectoryHandle {
         };
         let current = directory.next_control(id, existing.as_deref(), request.if_version).await?;
         if let Some(other) = current.as_ref().filter(|c| !c.deleted && c.adapter != adapter) {
-            let text = format!("the stream {id} uses the adapter {}; its positions mean nothing to another", other.adapter);
+            let text =
+                format!("the stream {id} uses the adapter {}; its positions mean nothing to another", other.adapter);
             return Err(Refusal::new(409, "adapter_mismatch", text).field("adapter"));
         }
         let control = requested(current.clone(), adapter, &request);
@@ -212,7 +227,13 @@ impl Streams for DirectoryHandle {
         Ok(view(&entry))
     }
 
-    async fn set_desired(&self, id: &StreamId, adapter: Option<&str>, desired: Desired, if_version: Option<u64>) -> Result<(), Refusal> {
+    async fn set_desired(
+        &self,
+        id: &StreamId,
+        adapter: Option<&str>,
+        desired: Desired,
+        if_version: Option<u64>,
+    ) -> Result<(), Refusal> {
         if let Some(adapter) = adapter.filter(|name| !self.0.settings().adapters.contains_key(*name)) {
             return Err(Refusal::new(404, "unknown_adapter", format!("there is no adapter {adapter}")).field("adapter"));
         }
@@ -248,7 +269,10 @@ impl Streams for DirectoryHandle {
 
     async fn restart(&self, id: &StreamId, partition: Option<&str>) -> Result<(), Refusal> {
         let entry = self.0.known(id)?;
-        let manager = entry.manager().await.ok_or_else(|| Refusal::new(409, "stream_restarting", "the stream is being restarted"))?;
+        let manager = entry
+            .manager()
+            .await
+            .ok_or_else(|| Refusal::new(409, "stream_restarting", "the stream is being restarted"))?;
         let partition = partition.map(str::to_owned);
         match ractor::call!(manager, |reply| ManagerMessage::Restart(partition, reply)) {
             Ok(Ok(())) => Ok(()),
@@ -264,7 +288,12 @@ impl Streams for DirectoryHandle {
         if if_version.is_some_and(|wanted| wanted != current.version.max(1)) {
             return Err(version_conflict(current.version.max(1)));
         }
-        self.0.store(id, Control { desired: Desired::Stopped, deleted: true, overrides: serde_json::Map::new(), ..current }).await?;
+        self.0
+            .store(
+                id,
+                Control { desired: Desired::Stopped, deleted: true, overrides: serde_json::Map::new(), ..current },
+            )
+            .await?;
         self.0.uproot(id).await;
         Ok(())
     }
@@ -278,11 +307,19 @@ impl Streams for DirectoryHandle {
         })
     }
 
-    async fn set_checkpoint(&self, id: &StreamId, positions: Option<BTreeMap<String, String>>) -> Result<Value, Refusal> {
+    async fn set_checkpoint(
+        &self,
+        id: &StreamId,
+        positions: Option<BTreeMap<String, String>>,
+    ) -> Result<Value, Refusal> {
         let entry = self.0.known(id)?;
         let _turn = entry.changing.lock().await;
         if entry.desired() != Desired::Stopped {
-            return Err(Refusal::new(409, "stream_not_stopped", "positions are set while the stream is stopped; stop it first"));
+            return Err(Refusal::new(
+                409,
+                "stream_not_stopped",
+                "positions are set while the stream is stopped; stop it first",
+            ));
         }
         // Whatever was still being committed is, when the manager has answered.
         entry.reconcile().await?;
@@ -304,14 +341,22 @@ impl Streams for DirectoryHandle {
         Ok(Page { items, next })
     }
 
-    async fn references(&self, id: Option<&StreamId>, after: &str, limit: usize, wait: Duration) -> Result<Page, Refusal> {
+    async fn references(
+        &self,
+        id: Option<&StreamId>,
+        after: &str,
+        limit: usize,
+        wait: Duration,
+    ) -> Result<Page, Refusal> {
         let feed = &self.0.node.feed;
         let until = Instant::now() + wait;
         let mut seen = feed.watch();
         loop {
             let (items, next) = match id {
                 Some(id) => self.references_of(id, after, limit).await?,
-                None => feed.after(after, limit).map_err(|e| Refusal::new(400, "invalid_cursor", e.to_string()).field("after"))?,
+                None => feed
+                    .after(after, limit)
+                    .map_err(|e| Refusal::new(400, "invalid_cursor", e.to_string()).field("after"))?,
             };
             let left = until.saturating_duration_since(Instant::now());
             if !items.is_empty() || left.is_zero() || !feed.published(&mut seen, left).await {
@@ -322,7 +367,9 @@ impl Streams for DirectoryHandle {
 
     async fn events(&self, after: &str, limit: usize, wait: Duration) -> Result<Page, Refusal> {
         let page = self.0.node.events.page(after, limit, wait).await;
-        let (items, next) = page.map_err(|_| Refusal::new(400, "invalid_cursor", "give the \"next\" of an earlier answer, or nothing").field("after"))?;
+        let (items, next) = page.map_err(|_| {
+            Refusal::new(400, "invalid_cursor", "give the \"next\" of an earlier answer, or nothing").field("after")
+        })?;
         Ok(Page { items, next })
     }
 
@@ -369,7 +416,9 @@ impl DirectoryHandle {
     async fn references_of(&self, id: &StreamId, after: &str, limit: usize) -> Result<(Vec<Value>, String), Refusal> {
         self.0.known(id)?;
         let text = if after.is_empty() { "0" } else { after };
-        let after: u64 = text.parse().map_err(|_| Refusal::new(400, "invalid_cursor", "with a stream, after is an epoch").field("after"))?;
+        let after: u64 = text
+            .parse()
+            .map_err(|_| Refusal::new(400, "invalid_cursor", "with a stream, after is an epoch").field("after"))?;
         let feed = &self.0.node.feed;
         let last = feed.announced(id).min(after.saturating_add(limit as u64));
         let mut items = Vec::new();
@@ -385,7 +434,11 @@ impl DirectoryHandle {
 }
 
 /// An epoch without rows that moves the positions.
-async fn set_positions(entry: &Entry, job: &crate::settings::Job, positions: Option<BTreeMap<String, String>>) -> Result<(), LakeError> {
+async fn set_positions(
+    entry: &Entry,
+    job: &crate::settings::Job,
+    positions: Option<BTreeMap<String, String>>,
+) -> Result<(), LakeError> {
     let shared = &entry.shared;
     let claim = Claim {
         id: shared.id.clone(),
@@ -397,7 +450,8 @@ async fn set_positions(entry: &Entry, job: &crate::settings::Job, positions: Opt
     let mut owner = shared.node.lake.claim(claim).await?;
     let known = owner.checkpoint().positions.clone();
     // An empty position is the beginning.
-    let wanted = positions.unwrap_or_else(|| known.keys().map(|partition| (partition.clone(), String::new())).collect());
+    let wanted =
+        positions.unwrap_or_else(|| known.keys().map(|partition| (partition.clone(), String::new())).collect());
     let now_us = shared.node.clock.now_us();
     let mut builder = EpochBuilder::new(BuilderSpec {
         id: shared.id.clone(),

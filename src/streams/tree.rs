@@ -6,8 +6,8 @@ use std::time::Duration;
 use adapters::contract::Partition;
 use serde_json::Value;
 use supervisors::{
-    Backoff, ChildContext, ChildSpec, Class, InitialFailure, OnLimit, Restart, RestartPolicy, Shutdown, Started, Strategy,
-    SupervisorSpec,
+    Backoff, ChildContext, ChildSpec, Class, InitialFailure, OnLimit, Restart, RestartPolicy, Shutdown, Started,
+    Strategy, SupervisorSpec,
 };
 
 use super::directory::Entry;
@@ -96,7 +96,8 @@ pub(super) fn committer(shared: Arc<Shared>) -> ChildSpec {
 
 /// The announcer.
 pub(super) fn announcer(shared: Arc<Shared>) -> ChildSpec {
-    ChildSpec::task("announcer", move |ctx| announcer::run(Arc::clone(&shared), ctx)).shutdown(Shutdown::Timeout(ANNOUNCER_STOP))
+    ChildSpec::task("announcer", move |ctx| announcer::run(Arc::clone(&shared), ctx))
+        .shutdown(Shutdown::Timeout(ANNOUNCER_STOP))
 }
 
 /// The workers, one a partition of the job as it is at the (re)start. The limit is each worker's own: the one that

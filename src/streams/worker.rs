@@ -126,10 +126,7 @@ fn class_of(class: ErrorClass) -> Class {
 }
 
 fn from_source(error: &SourceError) -> Failure {
-    Failure {
-        retry_after: error.retry_after,
-        ..failure(class_of(error.class), &error.code, &error.message)
-    }
+    Failure { retry_after: error.retry_after, ..failure(class_of(error.class), &error.code, &error.message) }
 }
 
 impl Worker {
@@ -234,7 +231,11 @@ impl Worker {
         }
         match source.acknowledge(&committed).await {
             Ok(()) => self.told = Some(committed),
-            Err(e) => tracing::warn!(code = e.code, message = e.message, "the source could not be told; it will be with the next epoch"),
+            Err(e) => tracing::warn!(
+                code = e.code,
+                message = e.message,
+                "the source could not be told; it will be with the next epoch"
+            ),
         }
     }
 
@@ -244,7 +245,11 @@ impl Worker {
     }
 
     /// One workload with its accounting. How long to wait at least before the next one, `None` at the end.
-    async fn workload(&mut self, slot: &mut Option<Box<dyn Source>>, timeout: Duration) -> Result<Option<Duration>, Failure> {
+    async fn workload(
+        &mut self,
+        slot: &mut Option<Box<dyn Source>>,
+        timeout: Duration,
+    ) -> Result<Option<Duration>, Failure> {
         let mut source = match slot.take() {
             Some(source) => source,
             None => self.open().await?,
@@ -271,7 +276,8 @@ impl Worker {
             Outcome::End | Outcome::Stopped => None,
             Outcome::Lost(why) => return self.lost(&why).await.map(|()| None),
             Outcome::TimedOut => {
-                let error = SourceError::new(ErrorClass::Transient, "timeout", "the workload did not end within its timeout");
+                let error =
+                    SourceError::new(ErrorClass::Transient, "timeout", "the workload did not end within its timeout");
                 self.failed(&mut source, &error).await?
             }
             Outcome::Failed(error) => self.failed(&mut source, &error).await?,

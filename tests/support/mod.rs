@@ -3,6 +3,8 @@
 pub(crate) mod feed;
 pub(crate) mod lab;
 pub(crate) mod node;
+pub(crate) mod rude;
+pub(crate) mod servers;
 pub(crate) mod wait;
 
 pub(crate) use lab::{Lab, Synthetic};
