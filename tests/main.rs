@@ -5,5 +5,14 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests; what they print is shown where one fails")]
 
+mod bugs;
+mod crash;
+mod crash_points;
+mod fencing;
 mod house;
+mod messages;
+mod misbehaving;
+mod panics;
+mod s3;
+mod state_damage;
 mod support;

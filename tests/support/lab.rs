@@ -35,6 +35,8 @@ pub(crate) fn free_address() -> String {
 pub(crate) struct Lab {
     dir: TempDir,
     lake: PathBuf,
+    /// URL and, but for a folder, options.
+    store: Option<(String, String)>,
     config: String,
     starts: Cell<u32>,
 }
@@ -44,7 +46,17 @@ impl Lab {
     pub(crate) fn new(config: &str) -> Self {
         let dir = TempDir::new().unwrap();
         let lake = dir.path().join("lake");
-        Self { dir, lake, config: config.to_owned(), starts: Cell::new(0) }
+        Self { dir, lake, store: None, config: config.to_owned(), starts: Cell::new(0) }
+    }
+
+    /// With its lake in a store that is no folder; `options` is the TOML of `[lake] options`.
+    pub(crate) fn on_store(config: &str, url: &str, options: &str) -> Self {
+        Self { store: Some((url.to_owned(), options.to_owned())), ..Self::new(config) }
+    }
+
+    /// Where the lake's objects can be read as files.
+    pub(crate) fn read_at(&mut self, folder: PathBuf) {
+        self.lake = folder;
     }
 
     /// With the lake of another.
@@ -77,10 +89,13 @@ impl Lab {
         let (address, start) = (free_address(), self.starts.get() + 1);
         self.starts.set(start);
         // One connection of the API may be in the way of a new one on the same port, so each start has its own.
+        let (url, options) = match &self.store {
+            None => (format!("file:{}", self.lake.display()), String::new()),
+            Some((url, options)) => (url.clone(), format!("options = {options}\n")),
+        };
         let text = format!(
-            "[node]\nstate_dir = {:?}\n[lake]\nurl = {:?}\nepoch = {{ max_age = \"50ms\" }}\n[api]\nlisten = {address:?}\n{}",
+            "[node]\nstate_dir = {:?}\n[lake]\nurl = {url:?}\n{options}epoch = {{ max_age = \"50ms\" }}\n[api]\nlisten = {address:?}\n{}",
             self.state(),
-            format!("file:{}", self.lake.display()),
             self.config
         );
         let path = self.dir.path().join("lakefeed.toml");
