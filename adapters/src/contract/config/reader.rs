@@ -103,11 +103,7 @@ impl<'a> Reader<'a> {
     /// The dotted path of `key`.
     #[must_use]
     pub fn path_of(&self, key: &str) -> String {
-        let key = if !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-') {
-            key.to_owned()
-        } else {
-            format!("{key:?}")
-        };
+        let key = show_key(key);
         if self.path.is_empty() { key } else { format!("{}.{key}", self.path) }
     }
 
@@ -446,6 +442,27 @@ impl<'a> Reader<'a> {
         Some(texts)
     }
 
+    /// A list of strings exactly as written: where `env:` and `file:` are names and not references.
+    pub fn texts_verbatim(&self, key: &str) -> Option<Vec<&'a str>> {
+        let node = self.node(key)?;
+        let Value::Array(all) = &node.value else {
+            self.wrong_type(key, node, "an array of strings", "[\"a\", \"b\"]");
+            return None;
+        };
+        let mut texts = Vec::with_capacity(all.len());
+        for (index, item) in all.iter().enumerate() {
+            match &item.value {
+                Value::String(text) => texts.push(text.as_str()),
+                other => {
+                    let what = format!("{}[{index}] is {}", self.path_of(key), other.type_name());
+                    self.wrong(key, "WRONG_TYPE", what, "expected a string", "quote it");
+                    return None;
+                }
+            }
+        }
+        Some(texts)
+    }
+
     /// A table below `key`. Close it with [`Reader::finish`].
     pub fn section(&self, key: &str) -> Option<Reader<'a>> {
         let node = self.node(key)?;
@@ -504,8 +521,18 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// `did you mean "x"?`, or to remove it where nothing is near.
-fn nearest_hint<'n>(text: &str, names: impl Iterator<Item = &'n str>) -> String {
+/// `key` as TOML writes it: in quotes where it is not a bare key.
+#[must_use]
+pub fn show_key(key: &str) -> String {
+    if !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-') {
+        key.to_owned()
+    } else {
+        format!("{key:?}")
+    }
+}
+
+/// `did you mean x?`, or to choose one of the names where none is near.
+pub fn nearest_hint<'n>(text: &str, names: impl Iterator<Item = &'n str>) -> String {
     // Half of the letters may differ: beyond that a suggestion misleads more than it helps.
     let limit = (text.chars().count() / 2).clamp(1, 4);
     names
