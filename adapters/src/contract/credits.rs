@@ -4,9 +4,11 @@
 //! the reading and nothing piles up.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 /// One permit of the pools stands for this many bytes: semaphores count to 2^32 only and small payloads should not
 /// cost a permit a byte.
@@ -19,6 +21,41 @@ pub struct Credits {
     node: Arc<Semaphore>,
     /// The greatest single reservation, so that one payload can never wait for more than the pool has.
     reserve_bytes_max: usize,
+    waits: Arc<Waits>,
+}
+
+/// How long the holder of one handle has waited for credits: time that is the lake's fault, not the source's.
+#[derive(Default)]
+struct Waits(Mutex<(Duration, Option<Instant>)>);
+
+impl Waits {
+    fn lock(&self) -> MutexGuard<'_, (Duration, Option<Instant>)> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn total(&self) -> Duration {
+        let (done, since) = *self.lock();
+        done + since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+}
+
+/// Counts a wait, also one that is dropped half-way.
+struct Waiting<'a>(&'a Waits);
+
+impl<'a> Waiting<'a> {
+    fn start(waits: &'a Waits) -> Self {
+        waits.lock().1 = Some(Instant::now());
+        Self(waits)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        if let Some(since) = state.1.take() {
+            state.0 += since.elapsed();
+        }
+    }
 }
 
 impl fmt::Debug for Credits {
@@ -40,7 +77,21 @@ impl Credits {
     /// A stream's pool of `bytes` beside the node's pool.
     #[must_use]
     pub fn for_stream(bytes: usize, node: Arc<Semaphore>) -> Self {
-        Self { stream: Arc::new(Semaphore::new(permits(bytes))), node, reserve_bytes_max: bytes }
+        let stream = Arc::new(Semaphore::new(permits(bytes)));
+        Self { stream, node, reserve_bytes_max: bytes, waits: Arc::default() }
+    }
+
+    /// The same pools with a count of waits of its own, for one worker.
+    #[must_use]
+    pub fn for_worker(&self) -> Self {
+        Self { waits: Arc::default(), ..self.clone() }
+    }
+
+    /// How long this handle has waited in all, a wait under way included. A workload's deadline moves by it: a slow
+    /// lake slows the polls and does not fail them.
+    #[must_use]
+    pub fn waited(&self) -> Duration {
+        self.waits.total()
     }
 
     /// Pools without another user, for tests and tools.
@@ -64,6 +115,7 @@ impl Credits {
             return;
         }
         let count = u32::try_from(wanted).unwrap_or(u32::MAX);
+        let _waiting = Waiting::start(&self.waits);
         // The pools are never closed, so acquiring cannot fail; a failure would only mean unpaid bytes.
         let Ok(stream) = Arc::clone(&self.stream).acquire_many_owned(count).await else { return };
         let Ok(node) = Arc::clone(&self.node).acquire_many_owned(count).await else { return };

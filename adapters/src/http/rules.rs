@@ -1,0 +1,235 @@
+//! What a response means: rules of the adapter first, then the built-in ones by status.
+
+use std::time::Duration;
+
+use regex::bytes::{Regex, RegexBuilder};
+
+use super::select::Path;
+use crate::contract::ErrorClass;
+
+/// A rule's pattern may compile to at most this much.
+const PATTERN_BYTES_MAX: usize = 1 << 20;
+
+/// How much of a body that is not JSON a pattern is tried on: error texts are short.
+const TEXT_BYTES_MAX: usize = 16 * 1024;
+
+/// How long a source is left alone that refuses for its rate without saying how long; at most its interval.
+pub(crate) const LIMITED_WAIT: Duration = Duration::from_secs(60);
+
+/// What to do with a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Ask again within the workload.
+    Retry,
+    /// Leave the source alone for a while.
+    RateLimited,
+    /// Give up until something changes.
+    Park,
+    /// Take it as an answer without records.
+    Ignore,
+    /// End the workload as failed, without asking again.
+    Fail,
+}
+
+/// One rule: where all its conditions hold, its action is taken.
+#[derive(Debug, Clone)]
+pub struct Rule {
+    /// Statuses; empty = any.
+    pub status: Vec<u16>,
+    /// A path into the body and what its text must match.
+    pub body: Option<(Path, Pattern)>,
+    /// What to do.
+    pub action: Action,
+    /// How long to wait, for `retry` and `rate_limited`.
+    pub wait: Option<Duration>,
+    /// The class of the error.
+    pub class: Option<ErrorClass>,
+    /// The error's code.
+    pub code: String,
+    /// `park` only: believe it only where the source did not limit its rate shortly before.
+    pub suspect_when_throttled: bool,
+}
+
+/// A regular expression found anywhere in a text, without regard to case (of ASCII letters).
+#[derive(Debug, Clone)]
+pub struct Pattern(Regex);
+
+impl Pattern {
+    /// Reads `text`.
+    ///
+    /// # Errors
+    /// One sentence that says what is wrong with it.
+    pub fn new(text: &str) -> Result<Self, String> {
+        let regex = RegexBuilder::new(text)
+            .case_insensitive(true)
+            .unicode(false)
+            .size_limit(PATTERN_BYTES_MAX)
+            .build()
+            .map_err(|_| "it is not a regular expression, or too large a one")?;
+        Ok(Self(regex))
+    }
+
+    fn matches(&self, text: &[u8]) -> bool {
+        self.0.is_match(text)
+    }
+}
+
+/// What a response means for the workload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Records are in it.
+    Take,
+    /// It is good and holds nothing.
+    Nothing,
+    /// Ask again, not before `wait`.
+    Retry { class: ErrorClass, code: String, wait: Option<Duration> },
+    /// Leave the source alone.
+    Limited { code: String, wait: Duration },
+    /// The worker is to be parked.
+    Park { class: ErrorClass, code: String, suspect: bool },
+    /// The workload has failed.
+    Fail { class: ErrorClass, code: String },
+}
+
+/// What rules look at.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Facts<'a> {
+    pub(crate) status: u16,
+    pub(crate) body: &'a [u8],
+    pub(crate) retry_after: Option<Duration>,
+    pub(crate) interval: Duration,
+}
+
+impl Rule {
+    pub(crate) fn applies(&self, facts: Facts<'_>) -> bool {
+        if !self.status.is_empty() && !self.status.contains(&facts.status) {
+            return false;
+        }
+        let Some((path, pattern)) = &self.body else { return true };
+        match std::str::from_utf8(facts.body) {
+            Ok(text) if serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok() => {
+                path.text(text).is_some_and(|text| pattern.matches(text.as_bytes()))
+            }
+            // Plain text where JSON was promised: `$` is all of it.
+            _ => path.is_root() && pattern.matches(&facts.body[..facts.body.len().min(TEXT_BYTES_MAX)]),
+        }
+    }
+
+    fn verdict(&self, facts: Facts<'_>) -> Verdict {
+        let code = self.code.clone();
+        match self.action {
+            Action::Ignore => Verdict::Nothing,
+            Action::Retry => {
+                Verdict::Retry { class: self.class.unwrap_or(ErrorClass::Transient), code, wait: self.wait }
+            }
+            Action::RateLimited => Verdict::Limited { code, wait: limited_wait(self.wait, facts) },
+            Action::Park => Verdict::Park {
+                class: self.class.unwrap_or(ErrorClass::Config),
+                code,
+                suspect: self.suspect_when_throttled,
+            },
+            Action::Fail => Verdict::Fail { class: self.class.unwrap_or(ErrorClass::Data), code },
+        }
+    }
+}
+
+fn limited_wait(ruled: Option<Duration>, facts: Facts<'_>) -> Duration {
+    match (ruled, facts.retry_after) {
+        (None, None) => LIMITED_WAIT.min(facts.interval),
+        (ruled, asked) => ruled.unwrap_or_default().max(asked.unwrap_or_default()),
+    }
+}
+
+/// Judges a response: the first rule that applies, else its status.
+pub(crate) fn judge(rules: &[Rule], facts: Facts<'_>) -> Verdict {
+    rules.iter().find(|rule| rule.applies(facts)).map_or_else(|| by_status(facts), |rule| rule.verdict(facts))
+}
+
+fn by_status(facts: Facts<'_>) -> Verdict {
+    let code = format!("http_{}", facts.status);
+    match (facts.status, facts.retry_after) {
+        (204 | 304, _) => Verdict::Nothing,
+        (200..=299, _) => Verdict::Take,
+        (429, _) | (503, Some(_)) => Verdict::Limited { code, wait: limited_wait(None, facts) },
+        (408 | 425, _) | (500..=599, _) => Verdict::Retry { class: ErrorClass::Transient, code, wait: None },
+        (401 | 403 | 407, _) => Verdict::Park { class: ErrorClass::Auth, code, suspect: false },
+        _ => Verdict::Park { class: ErrorClass::Config, code, suspect: false },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(status: u16, body: &str) -> Facts<'_> {
+        Facts { status, body: body.as_bytes(), retry_after: None, interval: Duration::from_secs(3600) }
+    }
+
+    fn rule(status: &[u16], body: Option<(&str, &str)>, action: Action) -> Rule {
+        let body = body.map(|(path, text)| (Path::parse(path).expect(path), Pattern::new(text).expect(text)));
+        Rule {
+            status: status.to_vec(),
+            body,
+            action,
+            wait: None,
+            class: None,
+            code: "ruled".to_owned(),
+            suspect_when_throttled: false,
+        }
+    }
+
+    #[test]
+    fn test_statuses_have_their_classes() {
+        for (status, class) in [
+            (400, ErrorClass::Config),
+            (401, ErrorClass::Auth),
+            (403, ErrorClass::Auth),
+            (404, ErrorClass::Config),
+            (405, ErrorClass::Config),
+            (410, ErrorClass::Config),
+            (301, ErrorClass::Config),
+        ] {
+            let expected = Verdict::Park { class, code: format!("http_{status}"), suspect: false };
+            assert_eq!(judge(&[], facts(status, "")), expected);
+        }
+        for status in [408, 425, 500, 502, 503, 504] {
+            assert!(matches!(judge(&[], facts(status, "")), Verdict::Retry { class: ErrorClass::Transient, .. }));
+        }
+        let asked = Facts { retry_after: Some(Duration::from_secs(7)), ..facts(503, "") };
+        assert!(matches!(judge(&[], asked), Verdict::Limited { wait, .. } if wait.as_secs() == 7));
+        assert!(matches!(judge(&[], facts(429, "")), Verdict::Limited { wait: LIMITED_WAIT, .. }));
+        assert_eq!(judge(&[], facts(200, "")), Verdict::Take);
+        assert_eq!(judge(&[], facts(204, "")), Verdict::Nothing);
+    }
+
+    #[test]
+    fn test_first_matching_rule_wins_before_the_status() {
+        let rules = [
+            rule(&[400, 404], Some(("$.error", "not_found")), Action::Park),
+            rule(&[404], None, Action::Ignore),
+            rule(&[], Some(("$.error", "^slow")), Action::Retry),
+        ];
+        assert!(matches!(judge(&rules, facts(404, r#"{"error":"City_NOT_FOUND!"}"#)), Verdict::Park { .. }));
+        assert_eq!(judge(&rules, facts(404, r#"{"error":"x"}"#)), Verdict::Nothing);
+        assert!(matches!(judge(&rules, facts(200, r#"{"error":"slow down"}"#)), Verdict::Retry { .. }));
+        assert_eq!(judge(&rules, facts(200, r#"{"error":"not slow"}"#)), Verdict::Take);
+        assert_eq!(judge(&rules, facts(200, r#"{"error":{"a":"slow"}}"#)), Verdict::Take);
+    }
+
+    #[test]
+    fn test_plain_text_is_matched_at_the_root_only() {
+        let (at_root, below) =
+            (rule(&[], Some(("$", "not found")), Action::Park), rule(&[], Some(("$.a", "not found")), Action::Park));
+        for body in ["\"Node not found\"", "node NOT found"] {
+            assert!(matches!(judge(std::slice::from_ref(&at_root), facts(200, body)), Verdict::Park { .. }), "{body}");
+            assert_eq!(judge(std::slice::from_ref(&below), facts(200, body)), Verdict::Take);
+        }
+        assert_eq!(judge(&[at_root], facts(200, r#"{"name":"not found"}"#)), Verdict::Take);
+    }
+
+    #[test]
+    fn test_patterns_are_bounded() {
+        assert!(Pattern::new("(").is_err());
+        assert!(Pattern::new("((a{100}){100}){100}").is_err());
+    }
+}

@@ -1,0 +1,40 @@
+//! JSON payloads to Arrow rows, strictly: each record is held against the columns before Arrow builds them, and what
+//! does not fit is a dead letter with its reason and never a changed value.
+//!
+//! | code | the record or payload |
+//! |---|---|
+//! | `not_utf8` | is not UTF-8 |
+//! | `not_json` | is not one JSON value, or holds a number beyond all ranges |
+//! | `not_an_object` | is JSON but no object |
+//! | `select_missing` | has nothing where `select` leads |
+//! | `type_mismatch` | holds a value that its column cannot take unchanged |
+//! | `missing_field` | lacks a field that must not be null |
+//! | `reserved_field` | names a field as the runtime's own columns, or not at all (inferred) |
+//! | `ambiguous_field` | names two fields that differ in case alone (inferred) |
+//! | `too_deep`, `too_many_columns` | goes beyond [`DEPTH_MAX`], [`COLUMNS_MAX`] (inferred) |
+
+mod check;
+mod declare;
+mod decode;
+mod infer;
+mod select;
+mod shape;
+#[cfg(test)]
+mod tests;
+
+pub use declare::{schema_from_config, timestamp_type};
+pub use decode::{JsonDecoder, JsonSpec, TAKE, format_take};
+pub use infer::{COLUMNS_MAX, DEPTH_MAX};
+pub use select::SelectPath;
+
+use crate::contract::DeadMark;
+
+/// A parser's error without the text that it may quote.
+fn not_json(error: &serde_json::Error) -> DeadMark {
+    let message = if error.is_eof() {
+        "it ends before the JSON does".to_owned()
+    } else {
+        format!("it is not JSON from line {}, column {} on", error.line(), error.column())
+    };
+    DeadMark { code: "not_json", message }
+}

@@ -1,0 +1,235 @@
+//! The composition root: the only file that names concrete adapters, stores, sinks and the clock together.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use adapters::contract::config::{Problem, ProcessSecrets, SecretSource};
+use adapters::contract::{Clock, Credits, Kind, SystemClock, SystemResolve};
+use supervisors::{ChildSpec, Event, Failure, Observer, Root, RootEnd, Shutdown, Started, Strategy, SupervisorSpec};
+use thiserror::Error;
+
+use crate::announce::{Feed, Sink};
+use crate::checkpoint::{Cache, SledKeep};
+use crate::control::http;
+use crate::lake::{Lake, LakeError};
+use crate::settings::{self, Settings};
+use crate::streams::{Directory, DirectoryHandle, Node, observe};
+use crate::telemetry::events::Events;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::restarts::RestartLog;
+use crate::{maintenance, telemetry};
+
+/// The root's own limit. Below it every level parks what it cannot keep up, so reaching it means that the parts of the
+/// node itself (the API, the recovery of the desired states) fail again and again: the node's supervisor decides then.
+const ROOT_RESTARTS_MAX: u32 = 5;
+const ROOT_WINDOW: Duration = Duration::from_secs(30);
+
+/// Idle connections end at once; a request under way may finish.
+const API_STOP: Duration = Duration::from_secs(3);
+
+/// Why a node did not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The configuration is wrong.
+    #[error("the configuration has {} problem(s)", .0.len())]
+    Settings(Vec<Problem>),
+    /// The lake cannot be opened.
+    #[error("the lake cannot be opened")]
+    Lake(#[from] LakeError),
+    /// The state directory cannot be used.
+    #[error("the state directory {} cannot be used", path.display())]
+    State {
+        /// `node.state_dir`.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The metrics recorder is taken.
+    #[error("telemetry cannot be set up")]
+    Telemetry(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The tree did not come up.
+    #[error("the supervision tree did not start: {} {}", .0.reason.code, .0.reason.message)]
+    Tree(Failure),
+}
+
+/// The kinds of adapters that this build knows.
+#[must_use]
+pub fn kinds() -> Vec<Arc<dyn Kind>> {
+    let budgets = Arc::new(adapters::http::Budgets::default());
+    vec![
+        Arc::new(adapters::http_poll::HttpPoll::new(Arc::clone(&budgets))),
+        Arc::new(adapters::iqair::Iqair::new(budgets)),
+        Arc::new(adapters::synthetic::Synthetic::default()),
+    ]
+}
+
+/// A running node.
+#[derive(Debug)]
+pub struct App {
+    /// Its streams.
+    pub directory: Arc<Directory>,
+    /// Its restart log.
+    pub restarts: Arc<RestartLog>,
+    /// Where its API listens.
+    pub address: SocketAddr,
+    root: Root,
+    node: Arc<Node>,
+    drain: Duration,
+}
+
+/// What a node is made of besides its settings, so that the demo and the benchmarks can put their own in.
+pub struct Parts {
+    /// The kinds of adapters.
+    pub kinds: Vec<Arc<dyn Kind>>,
+    /// Where secret references lead.
+    pub secrets: Arc<dyn SecretSource>,
+    /// The wall clock.
+    pub clock: Arc<dyn Clock>,
+    /// Seeds what is random.
+    pub seed: u64,
+    /// Collects how late polls start, for the benchmark.
+    pub start_lags: Option<Arc<std::sync::Mutex<Vec<Duration>>>>,
+}
+
+impl Parts {
+    /// The machine's own.
+    #[must_use]
+    pub fn process() -> Self {
+        Self {
+            kinds: kinds(),
+            secrets: Arc::new(ProcessSecrets),
+            clock: Arc::new(SystemClock),
+            seed: rand::random(),
+            start_lags: None,
+        }
+    }
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts").field("kinds", &self.kinds).finish_non_exhaustive()
+    }
+}
+
+/// Writes the tree's events to the restart log, the metrics and the streams' views.
+struct TreeObserver {
+    restarts: Arc<RestartLog>,
+    directory: OnceLock<Arc<Directory>>,
+}
+
+impl Observer for TreeObserver {
+    fn record(&self, event: Event) {
+        telemetry::tree::record(&self.restarts, &event);
+        if let Some(directory) = self.directory.get() {
+            observe(directory, &event);
+        }
+    }
+
+    fn next_incarnation(&self, path: &supervisors::ChildPath) -> u64 {
+        self.restarts.next_incarnation(path.as_str())
+    }
+}
+
+impl App {
+    /// Starts a node. When it returns the API answers; the streams come up behind it.
+    ///
+    /// # Errors
+    /// See [`StartError`]; nothing runs then.
+    pub async fn start(settings: Settings, parts: Parts) -> Result<Self, StartError> {
+        supervisors::capture_panics();
+        let metrics = Metrics::install().map_err(|e| StartError::Telemetry(Box::new(e)))?;
+        let state = settings.node.state_dir.clone();
+        let unusable =
+            |e: Box<dyn std::error::Error + Send + Sync>| StartError::State { path: state.clone(), source: e };
+        std::fs::create_dir_all(&state).map_err(|e| unusable(Box::new(e)))?;
+        let restarts = RestartLog::open(&state, Arc::clone(&parts.clock)).map_err(|e| unusable(Box::new(e)))?;
+        let restarts = Arc::new(restarts);
+        let (cache, _) = Cache::open(&state.join("cache"), parts.clock.now_us());
+        let lake = Lake::open(&settings.lake, Arc::clone(&parts.clock))?;
+        let feed = Arc::new(Feed::load(cache.clone(), format!("{:016x}", parts.seed)).await);
+        let sink: Arc<dyn Sink> = Arc::<Feed>::clone(&feed);
+        let node = Arc::new(Node {
+            lake,
+            feed,
+            sinks: vec![sink],
+            events: Arc::new(Events::new(Arc::clone(&parts.clock))),
+            keep: Arc::new(SledKeep::load(cache.clone()).await),
+            cache,
+            clock: Arc::clone(&parts.clock),
+            resolve: Arc::new(SystemResolve),
+            credits: Credits::node(settings.node.queue_bytes),
+            epoch: settings.lake.epoch,
+            seed: parts.seed,
+            claims: Node::claims(),
+            start_lags: parts.start_lags.clone(),
+        });
+        let listener = http::bind(&settings.api).await.map_err(|e| StartError::Settings(vec![e]))?;
+        let address = listener.address();
+        let drain = settings.node.drain;
+        let token = settings.api.token.clone();
+        let directory =
+            Directory::new(Arc::clone(&node), Arc::new(settings), parts.kinds.clone(), Arc::clone(&parts.secrets));
+        let deps = http::Deps {
+            streams: Arc::new(DirectoryHandle(Arc::clone(&directory))),
+            restarts: Arc::clone(&restarts),
+            metrics,
+            token,
+            validate: validator(parts.kinds, parts.secrets),
+        };
+        let observer = Arc::new(TreeObserver { restarts: Arc::clone(&restarts), directory: OnceLock::new() });
+        let _ = observer.directory.set(Arc::clone(&directory));
+        let spec = tree(&directory, listener, deps);
+        let root = Root::start("lakefeed", spec, observer, parts.seed).await.map_err(StartError::Tree)?;
+        directory.attach(root.handle());
+        tracing::info!(%address, "api listening");
+        Ok(Self { directory, restarts, address, root, node, drain })
+    }
+
+    /// Completes when the tree has ended by itself.
+    pub async fn ended(&self) -> RootEnd {
+        self.root.ended().await
+    }
+
+    /// Drains in order within `node.drain`: workers, committers, announcers, then the tree from the last child to the
+    /// first. False where the time was not enough; what was not committed is asked for again at the next start.
+    pub async fn stop(&self) -> bool {
+        let drained = tokio::time::timeout(self.drain, async {
+            self.directory.quiesce().await;
+            self.root.stop().await;
+            self.node.cache.flush().await;
+        });
+        drained.await.is_ok()
+    }
+
+    /// Applies a changed configuration.
+    pub async fn reload(&self, settings: Settings) {
+        self.directory.reload(Arc::new(settings)).await;
+    }
+}
+
+/// The top of the tree. Control comes first, so that a node that still recovers, or waits for its lake, can be looked
+/// at; it is stopped last.
+fn tree(directory: &Arc<Directory>, listener: http::Listener, deps: http::Deps) -> SupervisorSpec {
+    let api = ChildSpec::start("api", move |ctx| {
+        let (listener, deps) = (listener.clone(), deps.clone());
+        async move { Ok(Started::task(http::serve(listener, deps, async move { ctx.stop.stopped().await }))) }
+    })
+    .shutdown(Shutdown::Timeout(API_STOP));
+    let control = ChildSpec::supervisor("control", move |_| {
+        let api = api.clone();
+        async move { Ok(SupervisorSpec::new(Strategy::OneForOne).intensity(ROOT_RESTARTS_MAX, ROOT_WINDOW).child(api)) }
+    });
+    SupervisorSpec::new(Strategy::OneForOne)
+        .intensity(ROOT_RESTARTS_MAX, ROOT_WINDOW)
+        .child(control)
+        .child(maintenance::supervisor(Arc::clone(directory)))
+        .child(directory.tenants())
+}
+
+/// What `POST /v1/validate` asks.
+fn validator(kinds: Vec<Arc<dyn Kind>>, secrets: Arc<dyn SecretSource>) -> http::Validate {
+    Arc::new(move |text: &str| settings::check_text(text, &kinds, secrets.as_ref()))
+}

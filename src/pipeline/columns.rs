@@ -1,0 +1,203 @@
+//! Columns of a table: the adapter's own and the five that the runtime adds.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
+
+/// Number of the epoch, long.
+pub const LF_EPOCH: &str = "_lf_epoch";
+/// The partition's name.
+pub const LF_PARTITION: &str = "_lf_partition";
+/// Position of the payload that the row came from.
+pub const LF_POSITION: &str = "_lf_position";
+/// `raw path#row`.
+pub const LF_RAW: &str = "_lf_raw";
+/// When the payload had arrived.
+pub const LF_RECEIVED_AT: &str = "_lf_received_at";
+
+/// The columns that the runtime adds, in their order.
+pub const LF_COLUMNS: [&str; 5] = [LF_EPOCH, LF_PARTITION, LF_POSITION, LF_RAW, LF_RECEIVED_AT];
+
+/// Characters that Delta cannot carry in a column's name without column mapping.
+const FORBIDDEN_IN_NAMES: &[char] = &[' ', ',', ';', '{', '}', '(', ')', '\n', '\t', '='];
+
+/// Timestamps of the lake: µs, UTC.
+#[must_use]
+pub(crate) fn timestamp() -> DataType {
+    DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into()))
+}
+
+/// The fields of [`LF_COLUMNS`].
+pub(crate) fn lf_fields() -> Vec<FieldRef> {
+    vec![
+        Arc::new(Field::new(LF_EPOCH, DataType::Int64, true)),
+        Arc::new(Field::new(LF_PARTITION, DataType::Utf8, true)),
+        Arc::new(Field::new(LF_POSITION, DataType::Utf8, true)),
+        Arc::new(Field::new(LF_RAW, DataType::Utf8, true)),
+        Arc::new(Field::new(LF_RECEIVED_AT, timestamp(), true)),
+    ]
+}
+
+/// The adapter's columns with the runtime's behind them.
+#[must_use]
+pub fn table_columns(adapter: Option<&SchemaRef>) -> SchemaRef {
+    let own = adapter.into_iter().flat_map(|s| s.fields().iter().cloned());
+    Arc::new(Schema::new(own.chain(lf_fields()).collect::<Vec<_>>()))
+}
+
+/// The columns of a table without the runtime's.
+#[must_use]
+pub fn adapter_columns(table: &SchemaRef) -> SchemaRef {
+    let own = table.fields().iter().filter(|f| !LF_COLUMNS.contains(&f.name().as_str()));
+    Arc::new(Schema::new(own.cloned().collect::<Vec<_>>()))
+}
+
+/// Whether Delta can carry a column of this name, its nested fields included.
+#[must_use]
+pub fn is_column_name(name: &str) -> bool {
+    !name.is_empty() && !name.contains(FORBIDDEN_IN_NAMES)
+}
+
+/// The type as the lake stores it: everything nullable, timestamps in µs UTC, lists of `item`. `None` for a type or a
+/// nested name that a Delta table cannot hold.
+#[must_use]
+pub fn normalise(data_type: &DataType) -> Option<DataType> {
+    let inner = |field: &FieldRef, name: &str| Some(Arc::new(Field::new(name, normalise(field.data_type())?, true)));
+    Some(match data_type {
+        DataType::Boolean
+        | DataType::Int8
+        | DataType::Int16
+        | DataType::Int32
+        | DataType::Int64
+        | DataType::Float32
+        | DataType::Float64
+        | DataType::Date32 => data_type.clone(),
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => DataType::Utf8,
+        DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_) => {
+            DataType::Binary
+        }
+        DataType::UInt8 => DataType::Int16,
+        DataType::UInt16 => DataType::Int32,
+        DataType::UInt32 => DataType::Int64,
+        DataType::Timestamp(_, Some(_)) => timestamp(),
+        DataType::Decimal128(p, s) if *p <= 38 && *s >= 0 => data_type.clone(),
+        DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
+            DataType::List(inner(item, "item")?)
+        }
+        DataType::Struct(fields) => {
+            let mut seen = BTreeSet::new();
+            let fields = fields.iter().map(|field| {
+                let fresh = seen.insert(field.name().to_lowercase());
+                (fresh && is_column_name(field.name())).then(|| inner(field, field.name())).flatten()
+            });
+            let fields = fields.collect::<Option<Vec<_>>>()?;
+            // A struct without fields has no place in Parquet.
+            if fields.is_empty() {
+                return None;
+            }
+            DataType::Struct(fields.into())
+        }
+        DataType::Map(entries, _) => map_of(entries)?,
+        _ => return None,
+    })
+}
+
+fn map_of(entries: &FieldRef) -> Option<DataType> {
+    let DataType::Struct(pair) = entries.data_type() else { return None };
+    let [key, value] = &pair[..] else { return None };
+    let key = Field::new("keys", normalise(key.data_type())?, false);
+    let value = Field::new("values", normalise(value.data_type())?, true);
+    let pair = DataType::Struct(vec![key, value].into());
+    Some(DataType::Map(Arc::new(Field::new("entries", pair, false)), false))
+}
+
+/// Columns that could not be taken over, with the code that their records get as dead letters.
+pub(crate) type Unfit = Vec<(String, &'static str)>;
+
+/// `known` with the columns of `found` that it lacks behind its own, and the names that do not fit: forbidden
+/// characters, names that differ from another column in case only, reserved names, or a type that is not the known
+/// one's.
+#[must_use]
+pub fn merge_columns(known: Option<&SchemaRef>, found: &SchemaRef) -> (SchemaRef, Vec<(String, &'static str)>) {
+    let mut fields: Vec<FieldRef> = known.map(|s| s.fields().iter().cloned().collect()).unwrap_or_default();
+    let mut names: BTreeSet<String> = fields.iter().map(|f| f.name().to_lowercase()).collect();
+    let mut unfit = Unfit::new();
+    for field in found.fields() {
+        let name = field.name();
+        let fitting = normalise(field.data_type());
+        if let Some(mine) = fields.iter().find(|f| f.name() == name) {
+            if fitting.as_ref() != Some(mine.data_type()) {
+                unfit.push((name.clone(), "type_mismatch"));
+            }
+        } else if !is_column_name(name) || LF_COLUMNS.contains(&name.as_str()) || names.contains(&name.to_lowercase()) {
+            unfit.push((name.clone(), "invalid_column_name"));
+        } else if let Some(fitting) = fitting {
+            names.insert(name.to_lowercase());
+            fields.push(Arc::new(Field::new(name, fitting, true)));
+        } else {
+            unfit.push((name.clone(), "invalid_column_name"));
+        }
+    }
+    (Arc::new(Schema::new(fields)), unfit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn schema(fields: &[(&str, DataType)]) -> SchemaRef {
+        Arc::new(Schema::new(fields.iter().map(|(n, t)| Field::new(*n, t.clone(), false)).collect::<Vec<_>>()))
+    }
+
+    #[test]
+    fn test_merge_appends_new_columns_and_keeps_the_order() {
+        let (first, unfit) = merge_columns(None, &schema(&[("b", DataType::Int64), ("a", DataType::Utf8)]));
+        assert!(unfit.is_empty());
+        let (second, unfit) = merge_columns(Some(&first), &schema(&[("a", DataType::Utf8), ("c", DataType::Boolean)]));
+        assert!(unfit.is_empty());
+        assert_eq!(second.fields().iter().map(|f| f.name().as_str()).collect::<Vec<_>>(), ["b", "a", "c"]);
+        assert!(second.fields().iter().all(|f| f.is_nullable()));
+    }
+
+    #[test]
+    fn test_merge_names_what_delta_cannot_carry() {
+        let nested = DataType::Struct(vec![Field::new("x y", DataType::Int64, true)].into());
+        let found = schema(&[
+            ("a b", DataType::Int64),
+            ("A", DataType::Int64),
+            ("a", DataType::Int64),
+            ("_lf_epoch", DataType::Int64),
+            ("n", nested),
+            ("d", DataType::Duration(TimeUnit::Second)),
+            ("k", DataType::Utf8),
+        ]);
+        let known = schema(&[("k", DataType::Int64)]);
+        let (merged, unfit) = merge_columns(Some(&known), &found);
+        let names: Vec<_> = unfit.iter().map(|(n, c)| format!("{n}:{c}")).collect();
+        assert_eq!(
+            names,
+            [
+                "a b:invalid_column_name",
+                "a:invalid_column_name",
+                "_lf_epoch:invalid_column_name",
+                "n:invalid_column_name",
+                "d:invalid_column_name",
+                "k:type_mismatch"
+            ]
+        );
+        assert_eq!(merged.fields().len(), 2);
+    }
+
+    #[test]
+    fn test_types_normalise_recursively() {
+        let list = DataType::List(Arc::new(Field::new("element", DataType::UInt8, false)));
+        let fields = vec![Field::new("t", DataType::Timestamp(TimeUnit::Second, Some("+01:00".into())), false)];
+        assert_eq!(normalise(&list), Some(DataType::List(Arc::new(Field::new("item", DataType::Int16, true)))));
+        assert_eq!(
+            normalise(&DataType::Struct(fields.into())),
+            Some(DataType::Struct(vec![Field::new("t", timestamp(), true)].into()))
+        );
+        assert_eq!(normalise(&DataType::Timestamp(TimeUnit::Second, None)), None);
+    }
+}

@@ -1,0 +1,28 @@
+//! From batches to the sealed content of an epoch: pure functions on payloads and Arrow batches. No I/O, no clock.
+//!
+//! ```text
+//! Batch ──push──▶ EpochBuilder (decoded at once, positions joined) ──seal──▶ Sealed: raw segments, data files,
+//!                                                                            dead letters, all encoded and named
+//! ```
+
+mod builder;
+mod columns;
+mod dead;
+mod encode;
+mod raw;
+mod seal;
+mod split;
+mod stats;
+#[cfg(test)]
+mod tests;
+
+pub use builder::{BuilderSpec, EpochBuilder, Refused};
+pub use columns::{
+    LF_COLUMNS, LF_EPOCH, LF_PARTITION, LF_POSITION, LF_RAW, LF_RECEIVED_AT, adapter_columns, is_column_name,
+    merge_columns, normalise, table_columns,
+};
+pub use dead::dead_columns;
+pub use raw::{raw_columns, raw_path};
+pub use seal::{DataFile, Moved, RawSegment, Sealed};
+pub(crate) use split::can_partition;
+pub use split::partition_name;

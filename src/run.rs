@@ -1,0 +1,139 @@
+//! The verb `run`: a node from its configuration to its end.
+
+use std::path::Path;
+
+use adapters::contract::config::{Problem, ProcessSecrets};
+use supervisors::RootEnd;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::app::{App, Parts, StartError, kinds};
+use crate::cli::exit;
+use crate::settings::{self, Settings};
+
+/// Runs a node until it is told to stop or gives up; its exit code.
+pub async fn run(path: &Path) -> u8 {
+    let parts = Parts::process();
+    let (settings, warnings) = match settings::load(path, &parts.kinds, &ProcessSecrets) {
+        Ok(loaded) => loaded,
+        Err(problems) => return refuse(&problems),
+    };
+    report(&warnings);
+    let app = match App::start(settings, parts).await {
+        Ok(app) => app,
+        Err(StartError::Settings(problems)) => return refuse(&problems),
+        Err(e) => {
+            tracing::error!(error = %chain(&e), "the node did not start");
+            return exit::FAILED;
+        }
+    };
+    supervise(&app, path).await
+}
+
+/// Waits for signals and the tree's own end.
+async fn supervise(app: &App, path: &Path) -> u8 {
+    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()));
+    let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) = signals else {
+        tracing::error!("signals cannot be received");
+        return exit::FAILED;
+    };
+    loop {
+        tokio::select! {
+            end = app.ended() => return gave_up(&end),
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hangup.recv() => reload(app, path).await,
+        }
+    }
+    tracing::info!("draining; a second signal ends at once");
+    tokio::select! {
+        drained = app.stop() => {
+            if !drained {
+                tracing::warn!("not everything was drained in time; it is asked for again at the next start");
+            }
+            exit::DONE
+        }
+        _ = terminate.recv() => exit::FAILED,
+        _ = interrupt.recv() => exit::FAILED,
+    }
+}
+
+fn gave_up(end: &RootEnd) -> u8 {
+    match end {
+        RootEnd::GaveUp { incident, reason } => {
+            tracing::error!(
+                incident = incident.as_ref(),
+                class = reason.class.as_str(),
+                code = reason.code,
+                message = reason.message,
+                "the root supervisor gave up"
+            );
+            exit::GAVE_UP
+        }
+        RootEnd::Stopped => exit::DONE,
+    }
+}
+
+async fn reload(app: &App, path: &Path) {
+    match settings::load(path, &kinds(), &ProcessSecrets) {
+        Ok((settings, warnings)) => {
+            report(&warnings);
+            app.reload(settings).await;
+            tracing::info!("the changed configuration is applied");
+        }
+        Err(problems) => {
+            report(&problems);
+            tracing::error!(
+                problems = problems.len(),
+                "the changed configuration is wrong; the old one stays in force"
+            );
+        }
+    }
+}
+
+fn refuse(problems: &[Problem]) -> u8 {
+    report(problems);
+    exit::USAGE
+}
+
+#[allow(
+    clippy::print_stderr,
+    reason = "the messages of `validate`, in their own form, are what the operator looks for"
+)]
+fn report(problems: &[Problem]) {
+    for problem in problems {
+        eprintln!("{problem}");
+    }
+}
+
+/// An error with all its causes.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+/// Settings for a node that is not made from a file: the demo and the benchmarks write TOML and read it back, so that
+/// they say what an operator would have to write.
+///
+/// # Errors
+/// The problems of the text.
+pub fn from_text(text: &str, folder: &Path, parts: &Parts) -> Result<Settings, Vec<Problem>> {
+    let path = folder.join("lakefeed.toml");
+    if let Err(e) = std::fs::create_dir_all(folder).and_then(|()| std::fs::write(&path, text)) {
+        return Err(vec![Problem {
+            mark: None,
+            code: "UNREADABLE",
+            field: String::new(),
+            what: format!("{} cannot be written: {}", path.display(), e.kind()),
+            expected: "expected a folder to work in".to_owned(),
+            remedy: "choose another with --data".to_owned(),
+            warning: false,
+        }]);
+    }
+    settings::load(&path, &parts.kinds, parts.secrets.as_ref()).map(|(settings, _)| settings)
+}

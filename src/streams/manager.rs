@@ -1,0 +1,245 @@
+//! The manager: the actor that owns one stream and makes what is into what should be.
+//!
+//! It keeps no truth: the desired state is in the lake and in its [`Entry`]. So a manager that crashed, and every
+//! start of the node, does the same one thing: compare and act.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
+use serde_json::json;
+use supervisors::{ChildContext, ManageError, NodeState, SupervisorHandle};
+use tokio::task::JoinHandle;
+
+use super::api::{Desired, Parked};
+use super::directory::Entry;
+use super::tree;
+
+/// Pause before a stream that could not be brought up is tried again.
+const BRING_UP_PAUSE: Duration = Duration::from_secs(30);
+
+/// Owns one stream.
+#[derive(Debug)]
+pub(super) struct Manager;
+
+/// What a manager is told.
+#[derive(Debug)]
+pub(super) enum ManagerMessage {
+    /// The desired state or the job may have changed. Replies when no request to the source can start any more that
+    /// the desired state forbids.
+    Reconcile(Option<RpcReplyPort<()>>),
+    /// Restarts one worker or all, waiting and parked ones too.
+    Restart(Option<String>, RpcReplyPort<Result<(), String>>),
+    /// Stops everything below, in the order that lets the last epoch be committed and announced.
+    Quiesce(RpcReplyPort<()>),
+}
+
+/// What the manager knows.
+#[derive(Debug)]
+pub(super) struct ManagerState {
+    entry: Arc<Entry>,
+    ctx: ChildContext,
+    bringing_up: Option<JoinHandle<()>>,
+}
+
+impl Actor for Manager {
+    type Msg = ManagerMessage;
+    type State = ManagerState;
+    type Arguments = (Arc<Entry>, ChildContext);
+
+    async fn pre_start(
+        &self,
+        myself: ActorRef<Self::Msg>,
+        (entry, ctx): Self::Arguments,
+    ) -> Result<Self::State, ActorProcessingErr> {
+        myself.cast(ManagerMessage::Reconcile(None))?;
+        entry.set_manager(Some(myself));
+        Ok(ManagerState { entry, ctx, bringing_up: None })
+    }
+
+    async fn handle(
+        &self,
+        _: ActorRef<Self::Msg>,
+        message: Self::Msg,
+        state: &mut Self::State,
+    ) -> Result<(), ActorProcessingErr> {
+        match message {
+            ManagerMessage::Reconcile(reply) => state.reconcile(reply).await,
+            ManagerMessage::Restart(partition, reply) => {
+                let done = state.restart(partition.as_deref()).await;
+                let _ = reply.send(done);
+            }
+            ManagerMessage::Quiesce(reply) => {
+                state.stop_all(None).await;
+                let _ = reply.send(());
+            }
+        }
+        Ok(())
+    }
+
+    async fn post_stop(&self, _: ActorRef<Self::Msg>, state: &mut Self::State) -> Result<(), ActorProcessingErr> {
+        state.entry.set_manager(None);
+        if let Some(task) = state.bringing_up.take() {
+            task.abort();
+        }
+        Ok(())
+    }
+}
+
+impl ManagerState {
+    async fn reconcile(&mut self, reply: Option<RpcReplyPort<()>>) {
+        let runnable = self.entry.shared.job.borrow().is_some();
+        match self.entry.desired() {
+            Desired::Running if runnable => {
+                self.bring_up();
+                if let Some(reply) = reply {
+                    let _ = reply.send(());
+                }
+            }
+            Desired::Running => {
+                self.announce_available();
+                self.stop_all(reply).await;
+            }
+            Desired::Paused => {
+                self.stop_workers().await;
+                if let Some(reply) = reply {
+                    let _ = reply.send(());
+                }
+            }
+            Desired::Stopped => self.stop_all(reply).await,
+        }
+        crate::faults::point("control.applied");
+    }
+
+    /// Starts what is missing, in order, in a task of its own: a lake that cannot be reached must not make the
+    /// manager deaf to a stop.
+    fn bring_up(&mut self) {
+        if let Some(task) = self.bringing_up.take() {
+            task.abort();
+        }
+        let entry = Arc::clone(&self.entry);
+        let supervisor = self.ctx.supervisor.clone();
+        self.bringing_up = Some(tokio::spawn(async move {
+            while let Err(why) = start_missing(&entry, &supervisor).await {
+                tracing::error!(stream = %entry.shared.id, code = why.code, message = why.message, "the stream does not come up");
+                entry.shared.set_parked(supervisor.path().as_str(), Some(why));
+                tokio::time::sleep(BRING_UP_PAUSE).await;
+            }
+            entry.shared.set_parked(supervisor.path().as_str(), None);
+        }));
+    }
+
+    async fn stop_workers(&mut self) {
+        if let Some(task) = self.bringing_up.take() {
+            task.abort();
+        }
+        terminate(&self.ctx.supervisor, "workers").await;
+        self.entry.shared.forget_workers();
+        self.entry.shared.forget_parked();
+    }
+
+    /// Workers first, so that nothing new comes in; the answer may go out then. The committer commits what it has, the
+    /// announcer announces that.
+    async fn stop_all(&mut self, reply: Option<RpcReplyPort<()>>) {
+        self.stop_workers().await;
+        if let Some(reply) = reply {
+            let _ = reply.send(());
+        }
+        terminate(&self.ctx.supervisor, "committer").await;
+        terminate(&self.ctx.supervisor, "announcer").await;
+    }
+
+    /// `data-streams:worker_available`: the workers of this stream could work and have no job.
+    fn announce_available(&self) {
+        let id = &self.entry.shared.id;
+        let worker = format!("{}/workers", self.ctx.supervisor.path());
+        let data =
+            json!({"tenant": id.tenant(), "stream": id.stream(), "adapter": self.entry.adapter(), "worker": worker});
+        self.entry.shared.node.events.push("data-streams:worker_available", data);
+    }
+
+    async fn restart(&mut self, partition: Option<&str>) -> Result<(), String> {
+        let stream = &self.ctx.supervisor;
+        let Some(workers) = stream.supervisor("workers").await else {
+            if self.entry.desired() != Desired::Running {
+                return Err("the stream does not run".to_owned());
+            }
+            // A parked committer has no workers behind it: bring up what is missing.
+            let _ = stream.restart_child("committer").await;
+            self.bring_up();
+            return Ok(());
+        };
+        if matches!(child_state(stream, "committer").await, Some(NodeState::Parked { .. })) {
+            let _ = stream.restart_child("committer").await;
+        }
+        let ids = match partition {
+            Some(partition) => vec![tree::child_id(partition).into()],
+            None => workers.which_children().await.into_iter().map(|child| child.id).collect(),
+        };
+        for id in ids {
+            self.entry.shared.worker(&id, |view| view.failed = 0);
+            match workers.bounce_child(&id).await {
+                Ok(_) => {}
+                Err(ManageError::NotFound) => return Err(format!("the stream has no partition {id}")),
+                Err(e) => return Err(e.to_string()),
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn child_state(supervisor: &SupervisorHandle, id: &str) -> Option<NodeState> {
+    supervisor.which_children().await.into_iter().find(|child| &*child.id == id).map(|child| child.state)
+}
+
+/// Starts committer, workers and announcer where they are not there; adds workers for new partitions.
+async fn start_missing(entry: &Entry, supervisor: &SupervisorHandle) -> Result<(), Parked> {
+    let shared = &entry.shared;
+    start(supervisor, tree::committer(Arc::clone(shared))).await?;
+    start(supervisor, tree::workers(Arc::clone(shared))).await?;
+    start(supervisor, tree::announcer(Arc::clone(shared))).await?;
+    let job = shared.job.borrow().clone();
+    if let (Some(workers), Some(job)) = (supervisor.supervisor("workers").await, job) {
+        let known: std::collections::HashSet<_> =
+            workers.which_children().await.into_iter().map(|child| child.id).collect();
+        for partition in job.mount.partitions() {
+            if !known.contains(tree::child_id(&partition.name).as_str()) {
+                start(&workers, tree::worker(Arc::clone(shared), partition, Duration::ZERO)).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn start(supervisor: &SupervisorHandle, spec: supervisors::ChildSpec) -> Result<(), Parked> {
+    let id = Arc::clone(&spec.id);
+    match supervisor.start_child(spec).await {
+        Ok(_) | Err(ManageError::AlreadyStarted | ManageError::Restarting) => Ok(()),
+        Err(ManageError::AlreadyPresent) => match supervisor.restart_child(&id).await {
+            Ok(_) | Err(ManageError::Running | ManageError::Restarting) => Ok(()),
+            Err(e) => Err(parked(&e)),
+        },
+        Err(e) => Err(parked(&e)),
+    }
+}
+
+fn parked(error: &ManageError) -> Parked {
+    match error {
+        ManageError::StartFailed(failure) => Parked {
+            class: failure.reason.class.as_str().to_owned(),
+            code: failure.reason.code.clone(),
+            message: failure.reason.message.clone(),
+        },
+        other => Parked { class: "bug".to_owned(), code: "not_started".to_owned(), message: other.to_string() },
+    }
+}
+
+/// Stops a child and forgets it, whatever state it is in.
+async fn terminate(supervisor: &SupervisorHandle, id: &str) {
+    if let Err(e) = supervisor.terminate_child(id).await
+        && !matches!(e, ManageError::NotFound)
+    {
+        tracing::warn!(path = %supervisor.path(), id, error = %e, "a child was not terminated");
+    }
+    let _ = supervisor.delete_child(id).await;
+}

@@ -1,0 +1,41 @@
+//! What the tree's events mean for the view of a stream.
+
+use supervisors::{Event, EventKind};
+
+use super::api::Parked;
+use super::directory::Directory;
+use super::shared::Phase;
+use crate::names::StreamId;
+
+/// Takes over what an event says about a stream: parked children, workers that wait for their restart.
+pub fn observe(directory: &Directory, event: &Event) {
+    let path = event.path.as_str();
+    let mut segments = path.split('/').skip(1);
+    if segments.next() != Some("tenants") {
+        return;
+    }
+    let (Some(tenant), Some(stream)) = (segments.next(), segments.next()) else { return };
+    let Ok(id) = StreamId::new(tenant, stream) else { return };
+    let Some(entry) = directory.entry(&id) else { return };
+    let worker = path.split_once("/workers/").map(|(_, id)| id.replace("%2F", "/").replace("%25", "%"));
+    match event.kind {
+        EventKind::Parked => {
+            let reason = event.reason.as_ref();
+            let parked = Parked {
+                class: reason.map_or("bug", |r| r.class.as_str()).to_owned(),
+                code: reason.map(|r| r.code.clone()).unwrap_or_default(),
+                message: reason.map(|r| r.message.clone()).unwrap_or_default(),
+            };
+            entry.shared.set_parked(path, Some(parked));
+        }
+        EventKind::Started | EventKind::Restarted | EventKind::Stopped => entry.shared.set_parked(path, None),
+        EventKind::Restarting => {
+            if let (Some(partition), Some(delay)) = (worker, event.delay) {
+                let delay_us = i64::try_from(delay.as_micros()).unwrap_or(i64::MAX);
+                let at = entry.shared.node.clock.now_us().saturating_add(delay_us);
+                entry.shared.worker(&partition, |view| view.phase = Phase::Waiting(at));
+            }
+        }
+        EventKind::Failed | EventKind::Probed | EventKind::Abandoned | EventKind::Escalated => {}
+    }
+}

@@ -1,0 +1,259 @@
+//! What the parts of one stream share, and what all streams of a node share.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use adapters::contract::{Clock, Credits, Env, Keep, Resolve};
+use serde_json::Value;
+use tokio::sync::{Notify, Semaphore, watch};
+
+use super::api::Parked;
+use super::intake::Intake;
+use crate::announce::{Feed, Sink};
+use crate::checkpoint::Cache;
+use crate::lake::Lake;
+use crate::names::StreamId;
+use crate::settings::{EpochLimits, Job};
+use crate::telemetry::events::Events;
+
+/// Claims under way at once. Each is a handful of requests to the lake; more at once only lengthen the queue there.
+const CLAIMS_MAX: usize = 32;
+
+/// References kept between commit and announcement, so that the announcer need not read back what was just written.
+const RECENT_MAX: usize = 64;
+
+/// A stream may have two epochs' bytes under way: one that collects and one that commits.
+const EPOCHS_IN_FLIGHT: usize = 2;
+
+/// What all streams of a node share. Made by the composition root.
+#[derive(Debug)]
+pub struct Node {
+    /// The lake.
+    pub lake: Arc<Lake>,
+    /// The cache.
+    pub cache: Cache,
+    /// The embedded feed; also the first of `sinks`.
+    pub feed: Arc<Feed>,
+    /// Where references go.
+    pub sinks: Vec<Arc<dyn Sink>>,
+    /// The newest events.
+    pub events: Arc<Events>,
+    /// The wall clock.
+    pub clock: Arc<dyn Clock>,
+    /// Memories of sources.
+    pub keep: Arc<dyn Keep>,
+    /// Names of hosts.
+    pub resolve: Arc<dyn Resolve>,
+    /// Bytes under way between all sources and the lake.
+    pub credits: Arc<Semaphore>,
+    /// When an epoch closes.
+    pub epoch: EpochLimits,
+    /// Seeds what is random.
+    pub seed: u64,
+    /// Bounds claims under way.
+    pub claims: Semaphore,
+    /// Collects how late polls start, for the benchmark.
+    pub start_lags: Option<Arc<Mutex<Vec<std::time::Duration>>>>,
+}
+
+impl Node {
+    /// The semaphore of [`Node::claims`].
+    #[must_use]
+    pub fn claims() -> Semaphore {
+        Semaphore::new(CLAIMS_MAX)
+    }
+}
+
+/// How far a stream has come.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// The last committed epoch.
+    pub epoch: u64,
+    /// Who committed.
+    pub generation: u64,
+    /// The newest event time committed, µs.
+    pub newest_event_us: Option<i64>,
+}
+
+/// What a worker is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Comes up.
+    Starting,
+    /// A workload is under way, or the source is continuous.
+    Working,
+    /// Until then, µs since the epoch.
+    Waiting(i64),
+    /// The source has no more to give.
+    Ended,
+}
+
+/// A worker as its stream sees it.
+#[derive(Debug)]
+pub struct WorkerView {
+    /// What it is doing.
+    pub phase: Phase,
+    /// Failed workloads in a row, over all incarnations.
+    pub failed: u32,
+    /// Rings to drop the workload in progress.
+    pub interrupt: Arc<Notify>,
+}
+
+impl Default for WorkerView {
+    fn default() -> Self {
+        Self { phase: Phase::Starting, failed: 0, interrupt: Arc::default() }
+    }
+}
+
+/// What the parts of one stream share.
+#[derive(Debug)]
+pub struct Shared {
+    /// The stream.
+    pub id: StreamId,
+    /// The node's parts.
+    pub node: Arc<Node>,
+    /// The stream's credits.
+    pub credits: Credits,
+    /// What to do; `None` where there is no job.
+    pub job: watch::Sender<Option<Arc<Job>>>,
+    /// The committer's open end; `None` while there is no claim.
+    pub intake: watch::Sender<Option<Arc<Intake>>>,
+    /// How far the stream has come.
+    pub progress: watch::Sender<Progress>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    workers: HashMap<String, WorkerView>,
+    parked: HashMap<String, Parked>,
+    recent: std::collections::VecDeque<(u64, Value)>,
+    bucket: String,
+    /// Why the stream waits, where it is not a worker's wait.
+    waits_for: Option<String>,
+}
+
+impl Shared {
+    /// A stream that does nothing yet.
+    #[must_use]
+    pub fn new(id: StreamId, node: Arc<Node>) -> Arc<Self> {
+        let credits = Credits::for_stream(node.epoch.max_bytes * EPOCHS_IN_FLIGHT, Arc::clone(&node.credits));
+        let state = State { bucket: crate::names::DEFAULT_BUCKET.to_owned(), ..State::default() };
+        Arc::new(Self {
+            id,
+            node,
+            credits,
+            job: watch::Sender::new(None),
+            intake: watch::Sender::new(None),
+            progress: watch::Sender::new(Progress::default()),
+            state: Mutex::new(state),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a source of `partition` gets from outside.
+    #[must_use]
+    pub fn env(&self, partition: &str) -> Env {
+        Env {
+            clock: Arc::clone(&self.node.clock),
+            keep: Arc::clone(&self.node.keep),
+            resolve: Arc::clone(&self.node.resolve),
+            seed: self.node.seed ^ hash(&format!("{}/{partition}", self.id)),
+            scope: format!("{}/{partition}", self.id),
+        }
+    }
+
+    /// Changes the view of a worker.
+    pub fn worker<T>(&self, partition: &str, change: impl FnOnce(&mut WorkerView) -> T) -> T {
+        change(self.lock().workers.entry(partition.to_owned()).or_default())
+    }
+
+    /// Forgets the views of workers that are gone.
+    pub fn forget_workers(&self) {
+        self.lock().workers.clear();
+    }
+
+    /// Drops the workload of one partition or of all; false where the partition has no worker.
+    pub fn interrupt(&self, partition: Option<&str>) -> bool {
+        let state = self.lock();
+        let mut found = partition.is_none();
+        for (name, view) in &state.workers {
+            if partition.is_none_or(|wanted| wanted == name) {
+                view.interrupt.notify_waiters();
+                found = true;
+            }
+        }
+        found
+    }
+
+    /// The phases of all workers.
+    #[must_use]
+    pub fn phases(&self) -> Vec<Phase> {
+        self.lock().workers.values().map(|view| view.phase).collect()
+    }
+
+    /// A child of this stream was parked, or is no longer. `path` is as in the tree.
+    pub fn set_parked(&self, path: &str, parked: Option<Parked>) {
+        let mut state = self.lock();
+        match parked {
+            Some(parked) => state.parked.insert(path.to_owned(), parked),
+            None => state.parked.remove(path),
+        };
+    }
+
+    /// Forgets all that is parked: the children are gone.
+    pub fn forget_parked(&self) {
+        self.lock().parked.clear();
+    }
+
+    /// What is parked, by path.
+    #[must_use]
+    pub fn parked(&self) -> HashMap<String, Parked> {
+        self.lock().parked.clone()
+    }
+
+    /// Keeps the reference of a committed epoch for the announcer.
+    pub fn remember(&self, epoch: u64, reference: Value) {
+        let mut state = self.lock();
+        state.recent.push_back((epoch, reference));
+        if state.recent.len() > RECENT_MAX {
+            state.recent.pop_front();
+        }
+    }
+
+    /// The reference of an epoch that was committed lately.
+    #[must_use]
+    pub fn recent(&self, epoch: u64) -> Option<Value> {
+        self.lock().recent.iter().find(|(known, _)| *known == epoch).map(|(_, reference)| reference.clone())
+    }
+
+    /// The first segment of the epoch records' path.
+    #[must_use]
+    pub fn bucket(&self) -> String {
+        self.lock().bucket.clone()
+    }
+
+    /// Another bucket, from the next epoch on.
+    pub fn set_bucket(&self, bucket: &str) {
+        bucket.clone_into(&mut self.lock().bucket);
+    }
+
+    /// Says what the stream as a whole waits for.
+    pub fn set_waits_for(&self, reason: Option<String>) {
+        self.lock().waits_for = reason;
+    }
+
+    /// What the stream as a whole waits for.
+    #[must_use]
+    pub fn waits_for(&self) -> Option<String> {
+        self.lock().waits_for.clone()
+    }
+}
+
+/// FNV-1a: spreads seeds, nothing more.
+fn hash(text: &str) -> u64 {
+    text.bytes().fold(0xcbf2_9ce4_8422_2325, |h, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
+}

@@ -1,0 +1,253 @@
+//! Crashes, rotation, damage and refusals of the restart log.
+
+use std::fs;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use proptest::prelude::*;
+
+use super::super::{Reason, ResumedFrom, SEGMENT_BYTES_MAX, SEGMENTS_MAX};
+use super::*;
+use crate::names::StreamId;
+
+#[derive(Debug)]
+struct Ticking(AtomicI64);
+
+impl Clock for Ticking {
+    fn now_us(&self) -> i64 {
+        self.0.fetch_add(1_000, Ordering::Relaxed)
+    }
+}
+
+fn clock(start: i64) -> Arc<dyn Clock> {
+    Arc::new(Ticking(AtomicI64::new(start)))
+}
+
+fn open(dir: &Path) -> RestartLog {
+    RestartLog::open(dir, clock(1_000_000)).expect("opens")
+}
+
+fn record(path: &str, incarnation: u64, event: &str) -> RestartRecord {
+    RestartRecord { path: path.to_owned(), incarnation, event: event.to_owned(), ..Default::default() }
+}
+
+fn failed(path: &str, incident: &str, class: &str) -> RestartRecord {
+    let reason = Reason { class: class.to_owned(), code: "c".to_owned(), message: "went wrong".to_owned() };
+    RestartRecord { incident: Some(incident.to_owned()), reason: Some(reason), ..record(path, 1, "failed") }
+}
+
+fn all(log: &RestartLog) -> Vec<RestartRecord> {
+    log.query(&Filter { limit: 1_000, ..Filter::default() }).expect("reads").0
+}
+
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let mut all: Vec<_> =
+        fs::read_dir(dir.join(FOLDER)).expect("folder").map(|entry| entry.expect("entry").path()).collect();
+    all.sort_unstable();
+    all
+}
+
+#[test]
+fn test_restart_log_has_every_key_of_the_interface() {
+    let dir = tempfile::tempdir().expect("folder");
+    let log = open(dir.path());
+    let mut full = failed("lakefeed/tenants/acme/berlin/workers/p", "i1", "bug");
+    full.resumed_from = Some(ResumedFrom { epoch: 3, positions: [("p".to_owned(), "7".to_owned())].into() });
+    log.append(full);
+    let text = fs::read_to_string(&files(dir.path())[0]).expect("with the system when append returned");
+    let value: serde_json::Value = serde_json::from_str(&text).expect("one line");
+    let mut keys: Vec<_> = value.as_object().expect("object").keys().map(String::as_str).collect();
+    keys.sort_unstable();
+    let mut expected = vec!["ts", "incident", "path", "incarnation", "event", "reason", "strategy", "attempt"];
+    expected.extend(["delay_ms", "resumed_from", "recovered_in_ms", "remedy"]);
+    expected.sort_unstable();
+    assert_eq!(keys, expected);
+    assert!(value["remedy"].as_str().is_some_and(|text| text.contains("report it")));
+    assert_eq!(value["ts"], "1970-01-01T00:00:01.001000Z");
+}
+
+#[test]
+fn test_restart_log_survives_a_cut_at_every_byte_of_its_last_record() {
+    let dir = tempfile::tempdir().expect("folder");
+    {
+        let log = open(dir.path());
+        for n in 1..=3 {
+            log.append(record("a", n, "restarted"));
+        }
+    }
+    let file = files(dir.path()).remove(0);
+    let whole = fs::read(&file).expect("read");
+    let last = whole[..whole.len() - 1].iter().rposition(|byte| *byte == b'\n').expect("lines") + 1;
+    for cut in last..whole.len() {
+        fs::write(&file, &whole[..cut]).expect("cut");
+        let log = open(dir.path());
+        assert_eq!(all(&log).len(), 2, "cut at {cut}");
+        assert_eq!(log.next_incarnation("a"), 3);
+        log.append(record("a", 3, "restarted"));
+        assert_eq!(all(&log).len(), 3, "cut at {cut}");
+        drop(log);
+        assert_eq!(fs::read(&file).expect("read").iter().filter(|byte| **byte == b'\n').count(), 3);
+    }
+}
+
+#[test]
+fn test_restart_log_keeps_the_good_records_of_a_damaged_segment() {
+    let dir = tempfile::tempdir().expect("folder");
+    {
+        let log = open(dir.path());
+        (1..=5).for_each(|n| log.append(record("a", n, "restarted")));
+    }
+    let file = files(dir.path()).remove(0);
+    let mut bytes = fs::read(&file).expect("read");
+    let second = bytes.iter().position(|byte| *byte == b'\n').expect("lines") + 3;
+    bytes[second] = 0xff;
+    fs::write(&file, &bytes).expect("damaged");
+    let log = open(dir.path());
+    assert_eq!(all(&log).iter().map(|record| record.incarnation).collect::<Vec<_>>(), [1, 3, 4, 5]);
+    assert_eq!(log.next_incarnation("a"), 6);
+    assert!(files(dir.path()).iter().any(|path| path.to_string_lossy().ends_with(".damaged")));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn test_restart_log_opens_whatever_the_folder_holds(
+        junk in proptest::collection::vec(any::<u8>(), 0..400),
+        at in 0_usize..600,
+        counts in proptest::collection::vec(any::<u8>(), 0..40),
+    ) {
+        let dir = tempfile::tempdir().expect("folder");
+        {
+            let log = open(dir.path());
+            (1..=4).for_each(|n| log.append(record("a", n, "restarted")));
+        }
+        let file = files(dir.path()).remove(0);
+        let mut bytes = fs::read(&file).expect("read");
+        let at = at.min(bytes.len());
+        bytes.splice(at..(at + junk.len()).min(bytes.len()), junk);
+        fs::write(&file, &bytes).expect("damaged");
+        fs::write(dir.path().join(FOLDER).join("incarnations.json"), counts).expect("damaged");
+        fs::write(dir.path().join(FOLDER).join("restarts-99999999999999999999.jsonl"), b"{}").expect("stray");
+        let log = open(dir.path());
+        let before = all(&log).len();
+        log.append(record("a", 9, "restarted"));
+        prop_assert_eq!(all(&log).len(), before + 1);
+        drop(log);
+        prop_assert_eq!(all(&open(dir.path())).len(), before + 1);
+    }
+}
+
+#[test]
+fn test_restart_log_is_bounded_and_incarnations_outlive_rotation() {
+    let dir = tempfile::tempdir().expect("folder");
+    let mut long = failed("old", "i", "bug");
+    long.incarnation = 41;
+    let log = open(dir.path());
+    log.append(long.clone());
+    long.path = "new".to_owned();
+    long.reason.as_mut().expect("reason").message = "x".repeat(1_900);
+    let needed = (SEGMENTS_MAX as u64 + 2) * SEGMENT_BYTES_MAX / 1_900;
+    for _ in 0..needed {
+        log.append(long.clone());
+    }
+    let segments: Vec<_> =
+        files(dir.path()).into_iter().filter(|path| path.extension().is_some_and(|e| e == "jsonl")).collect();
+    assert_eq!(segments.len(), SEGMENTS_MAX);
+    assert!(segments.iter().all(|path| fs::metadata(path).expect("file").len() <= SEGMENT_BYTES_MAX));
+    assert_eq!(all(&log)[0].path, "new", "the oldest went first");
+    drop(log);
+    let again = open(dir.path());
+    assert_eq!(again.next_incarnation("old"), 42);
+    assert_eq!(again.next_incarnation("old"), 43);
+}
+
+#[test]
+fn test_restart_log_finds_by_stream_class_incident_and_time_in_pages() {
+    let dir = tempfile::tempdir().expect("folder");
+    let log = open(dir.path());
+    for n in 0..300 {
+        let stream = if n % 2 == 0 { "lakefeed/tenants/acme/berlin" } else { "lakefeed/tenants/acme/berlin-2" };
+        let class = if n % 3 == 0 { "auth" } else { "bug" };
+        log.append(failed(&format!("{stream}/workers/{n}"), &format!("i{}", n / 10), class));
+    }
+    let found = |filter: Filter| log.query(&filter).expect("reads").0;
+    let stream = Some(StreamId::new("acme", "berlin").expect("names"));
+    let base = Filter { limit: 1_000, ..Filter::default() };
+    assert_eq!(found(Filter { stream: stream.clone(), ..base.clone() }).len(), 150);
+    assert_eq!(found(Filter { stream, class: Some("auth".to_owned()), ..base.clone() }).len(), 50);
+    assert_eq!(found(Filter { incident: Some("i2".to_owned()), ..base.clone() }).len(), 10);
+    let since = crate::telemetry::timestamp_us(&all(&log)[290].ts);
+    assert_eq!(found(Filter { since_us: since, ..base.clone() }).len(), 10);
+    let (mut after, mut paged) = (0, Vec::new());
+    loop {
+        let (page, next) = log.query(&Filter { after, limit: 7, ..Filter::default() }).expect("reads");
+        if page.is_empty() {
+            assert_eq!(next, after);
+            break;
+        }
+        paged.extend(page);
+        after = next;
+    }
+    assert_eq!(paged, all(&log));
+    assert_eq!(found(Filter { after: after + 1_000, ..base }).len(), 300, "a cursor of another log starts anew");
+}
+
+#[test]
+fn test_restart_log_waits_in_memory_while_the_disk_refuses() {
+    let dir = tempfile::tempdir().expect("folder");
+    let folder = dir.path().join(FOLDER);
+    let mut counts = Incarnations::default();
+    let (mut segments, _) = Segments::open(&folder, 1, &mut counts).expect("opens");
+    let line = |n: u64| {
+        let mut line = serde_json::to_vec(&record("a", n, "started")).expect("json");
+        line.push(b'\n');
+        line
+    };
+    assert!(segments.append(line(1)).1.is_ok());
+    fs::remove_dir_all(&folder).expect("somebody removes it");
+    fs::write(&folder, b"and puts a file there").expect("written");
+    assert!(segments.to_sync().is_none(), "the loss is noticed");
+    for n in 2..=4 {
+        assert!(segments.append(line(n)).1.is_err());
+    }
+    let (extents, pending) = segments.after(0);
+    assert_eq!((extents.len(), pending.len()), (1, 3), "what is lost on disk and what waits can still be read");
+    fs::remove_file(&folder).expect("room again");
+    assert!(segments.append(line(5)).1.is_ok());
+    assert_eq!(segments.after(0).1.len(), 0);
+    let mut counts = Incarnations::default();
+    let (again, _) = Segments::open(&folder, 1, &mut counts).expect("opens");
+    assert_eq!((counts.next("a"), again.newest()), (6, 5));
+}
+
+#[tokio::test]
+async fn test_restart_log_long_poll_wakes_up_for_what_it_waits_for() {
+    let dir = tempfile::tempdir().expect("folder");
+    let log = Arc::new(open(dir.path()));
+    let waiting = tokio::spawn({
+        let log = Arc::clone(&log);
+        let filter = Filter { class: Some("auth".to_owned()), ..Filter::default() };
+        async move { log.page(filter, Duration::from_secs(60)).await }
+    });
+    for n in 0..10 {
+        log.append(failed(&format!("p{n}"), "i", if n == 9 { "auth" } else { "bug" }));
+        tokio::task::yield_now().await;
+    }
+    let (found, _) = waiting.await.expect("no panic").expect("reads");
+    assert_eq!(found[0].path, "p9");
+    let story = log.incident("i").await.expect("reads").expect("known");
+    assert_eq!((story.records.len(), story.outcome.as_str()), (10, "open"));
+    assert!(log.incident("j").await.expect("reads").is_none());
+}
+
+#[test]
+fn test_restart_log_takes_a_boot_of_50_000_children() {
+    let dir = tempfile::tempdir().expect("folder");
+    let log = open(dir.path());
+    let before = std::time::Instant::now();
+    for n in 0..50_000 {
+        let path = format!("lakefeed/tenants/acme/s{n}/workers/main");
+        log.append(record(&path, log.next_incarnation(&path), "started"));
+    }
+    // Unoptimised and on a busy machine; a release build takes a tenth.
+    assert!(before.elapsed() < Duration::from_secs(20), "{:?}", before.elapsed());
+}

@@ -1,0 +1,299 @@
+//! The log's files: append-only segments of JSON lines. A line's number is the number in its file's name plus its
+//! place in the file, so records need no number of their own.
+
+use std::collections::VecDeque;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use super::incarnations::Incarnations;
+
+/// A segment is closed before it grows beyond this, bytes.
+pub const SEGMENT_BYTES_MAX: u64 = 8 << 20;
+
+/// Segments that are kept, the open one included: with the size above the log holds at most 32 MiB, some 100,000
+/// records, and the oldest go first.
+pub const SEGMENTS_MAX: usize = 4;
+
+/// Lines that wait in memory while the disk refuses them (full, read-only): some MiB. Beyond it the oldest are lost.
+const PENDING_MAX: usize = 10_000;
+
+/// Every so many lines a segment remembers where one begins, so that a follower's look at the end reads little.
+const MARK_EVERY: u64 = 128;
+
+/// Numbers of lines start at a clock in µs; a file's name beyond this is not ours, and sums with it could overflow.
+const NUMBER_MAX: u64 = 1 << 62;
+
+/// Damaged segments that are kept for whoever wants to look; older ones are removed.
+const ASIDE_MAX: usize = 4;
+
+/// One file.
+#[derive(Debug)]
+struct Segment {
+    path: PathBuf,
+    /// Kept open, so that the records stay readable when somebody removes the folder under a running node.
+    file: Arc<File>,
+    first: u64,
+    count: u64,
+    bytes: u64,
+    /// Offsets of the lines 0, [`MARK_EVERY`], 2 × [`MARK_EVERY`], …
+    marks: Vec<u64>,
+}
+
+/// A part of a file to read without the lock.
+#[derive(Debug)]
+pub(super) struct Extent {
+    file: Arc<File>,
+    offset: u64,
+    end: u64,
+    /// The number of its first line.
+    pub(super) first: u64,
+}
+
+impl Extent {
+    /// Its text; what is not UTF-8 is no record of ours and reads as damaged lines.
+    pub(super) fn read(&self) -> io::Result<String> {
+        let mut bytes = vec![0; usize::try_from(self.end - self.offset).unwrap_or(0)];
+        self.file.read_exact_at(&mut bytes, self.offset)?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+}
+
+/// All files of the log.
+#[derive(Debug)]
+pub(super) struct Segments {
+    dir: PathBuf,
+    list: VecDeque<Segment>,
+    /// Whether the last of `list` may take more lines.
+    open: bool,
+    next: u64,
+    pending: VecDeque<(u64, Vec<u8>)>,
+}
+
+impl Segments {
+    /// Opens the folder, repairs what a crash or a bad disk left, and tells `counts` what the records say. `base` is
+    /// the number of the first line of an empty log. Returns also what was repaired, for the logs.
+    pub(super) fn open(dir: &Path, base: u64, counts: &mut Incarnations) -> io::Result<(Self, Vec<String>)> {
+        fs::create_dir_all(dir)?;
+        let mut repaired = Vec::new();
+        let mut list = VecDeque::new();
+        for (first, path) in found(dir)? {
+            if let Some(segment) = load(dir, first, path, counts, &mut repaired)? {
+                list.push_back(segment);
+            }
+        }
+        let next = list.iter().map(|segment| segment.first + segment.count).max().unwrap_or(base);
+        let open = !list.is_empty();
+        let mut segments = Self { dir: dir.to_owned(), list, open, next, pending: VecDeque::new() };
+        segments.trim();
+        Ok((segments, repaired))
+    }
+
+    /// Adds a line (with its line break) and returns its number. An error means that the line waits in memory.
+    pub(super) fn append(&mut self, line: Vec<u8>) -> (u64, io::Result<()>) {
+        let number = self.next;
+        self.next += 1;
+        if self.pending.is_empty() {
+            let written = self.write(number, &line);
+            if written.is_err() {
+                self.pending.push_back((number, line));
+            }
+            return (number, written);
+        }
+        if self.pending.len() == PENDING_MAX {
+            self.pending.pop_front();
+        }
+        self.pending.push_back((number, line));
+        (number, self.flush_pending())
+    }
+
+    /// Tries again to write what waits in memory.
+    pub(super) fn flush_pending(&mut self) -> io::Result<()> {
+        while let Some((number, line)) = self.pending.pop_front() {
+            if let Err(error) = self.write(number, &line) {
+                self.pending.push_front((number, line));
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, number: u64, line: &[u8]) -> io::Result<()> {
+        let length = line.len() as u64;
+        let fits = self.open
+            && self
+                .list
+                .back()
+                .is_some_and(|last| last.bytes + length <= SEGMENT_BYTES_MAX && last.first + last.count == number);
+        if !fits {
+            self.rotate(number)?;
+        }
+        let Some(last) = self.list.back_mut() else { return Err(io::Error::other("no segment is open")) };
+        if let Err(error) = (&*last.file).write_all(line) {
+            // Half a line must not stand before the next one; where it cannot be cut off, the segment is done.
+            self.open = last.file.set_len(last.bytes).is_ok();
+            return Err(error);
+        }
+        if last.count % MARK_EVERY == 0 {
+            last.marks.push(last.bytes);
+        }
+        last.count += 1;
+        last.bytes += length;
+        Ok(())
+    }
+
+    fn rotate(&mut self, first: u64) -> io::Result<()> {
+        self.open = false;
+        // An empty segment left by a refused write would stand in the way of its own name.
+        if self.list.back().is_some_and(|last| last.count == 0) {
+            if let Some(empty) = self.list.pop_back() {
+                let _gone_or_not = fs::remove_file(empty.path);
+            }
+        }
+        fs::create_dir_all(&self.dir)?;
+        let path = self.dir.join(name_of(first));
+        let file = OpenOptions::new().read(true).append(true).create_new(true).open(&path)?;
+        self.list.push_back(Segment { path, file: Arc::new(file), first, count: 0, bytes: 0, marks: Vec::new() });
+        self.open = true;
+        Ok(())
+    }
+
+    /// Whether [`Self::trim`] would remove something: the moment to save the incarnations.
+    pub(super) fn surplus(&self) -> bool {
+        self.list.len() > SEGMENTS_MAX
+    }
+
+    /// Removes the oldest segments beyond [`SEGMENTS_MAX`].
+    pub(super) fn trim(&mut self) {
+        while self.surplus() {
+            if let Some(oldest) = self.list.pop_front() {
+                let _gone_or_not = fs::remove_file(oldest.path);
+            }
+        }
+    }
+
+    /// The open file, to sync without the lock. Where somebody removed it, the next line opens a new one.
+    pub(super) fn to_sync(&mut self) -> Option<Arc<File>> {
+        let last = self.list.back()?;
+        if self.open && !last.path.exists() {
+            self.open = false;
+            return None;
+        }
+        Some(Arc::clone(&last.file))
+    }
+
+    /// The number of the newest line.
+    pub(super) fn newest(&self) -> u64 {
+        self.next - 1
+    }
+
+    /// Where the lines after number `after` stand, in order; the last lines may still be in memory.
+    pub(super) fn after(&self, after: u64) -> (Vec<Extent>, Vec<(u64, Vec<u8>)>) {
+        // A number beyond the newest is not from this log: everything is new to its holder.
+        let after = if after > self.newest() { 0 } else { after };
+        let mut extents = Vec::new();
+        for segment in self.list.iter().filter(|segment| segment.first + segment.count > after + 1) {
+            let skip = (after + 1).saturating_sub(segment.first) / MARK_EVERY;
+            let mark = usize::try_from(skip).ok().and_then(|index| segment.marks.get(index));
+            let (offset, first) =
+                mark.map_or((0, segment.first), |offset| (*offset, segment.first + skip * MARK_EVERY));
+            extents.push(Extent { file: Arc::clone(&segment.file), offset, end: segment.bytes, first });
+        }
+        let pending = self.pending.iter().filter(|(number, _)| *number > after).cloned().collect();
+        (extents, pending)
+    }
+}
+
+fn name_of(first: u64) -> String {
+    format!("restarts-{first:020}.jsonl")
+}
+
+/// Segments of the folder by their first number.
+fn found(dir: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
+    let mut all = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("");
+        let number = name.strip_prefix("restarts-").and_then(|rest| rest.strip_suffix(".jsonl"));
+        let first = number.and_then(|digits| digits.parse().ok());
+        if let Some(first) = first.filter(|first| name == name_of(*first) && *first < NUMBER_MAX) {
+            all.push((first, path));
+        }
+    }
+    all.sort_unstable();
+    Ok(all)
+}
+
+#[derive(serde::Deserialize)]
+struct Seen<'a> {
+    #[serde(borrow)]
+    path: std::borrow::Cow<'a, str>,
+    incarnation: u64,
+}
+
+/// Reads a segment. A torn last line is cut off; other damage moves the file aside and keeps its good lines.
+fn load(
+    dir: &Path,
+    first: u64,
+    path: PathBuf,
+    counts: &mut Incarnations,
+    repaired: &mut Vec<String>,
+) -> io::Result<Option<Segment>> {
+    let name = name_of(first);
+    let length = fs::metadata(&path)?.len();
+    // Nothing of ours grows like this, and reading it could take all memory.
+    let bytes = if length > 2 * SEGMENT_BYTES_MAX { Vec::new() } else { fs::read(&path)? };
+    let mut good = Vec::with_capacity(bytes.len());
+    let (mut count, mut damaged, mut torn) = (0, bytes.is_empty() && length > 0, false);
+    let mut marks = Vec::new();
+    for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+        let seen = line.strip_suffix(b"\n").and_then(|text| serde_json::from_slice::<Seen<'_>>(text).ok());
+        match seen {
+            Some(seen) => {
+                damaged |= torn;
+                counts.saw(&seen.path, seen.incarnation);
+                if count % MARK_EVERY == 0 {
+                    marks.push(good.len() as u64);
+                }
+                count += 1;
+                good.extend_from_slice(line);
+            }
+            None => {
+                damaged |= torn;
+                torn = true;
+            }
+        }
+    }
+    if damaged {
+        let aside = move_aside(dir, &path)?;
+        repaired.push(format!("{name} was damaged: {count} records kept, the file moved to {aside}"));
+        let mut file = OpenOptions::new().write(true).create_new(true).open(&path)?;
+        file.write_all(&good)?;
+        file.sync_data()?;
+    }
+    let file = OpenOptions::new().read(true).append(true).open(&path)?;
+    if torn && !damaged {
+        file.set_len(good.len() as u64)?;
+        repaired.push(format!("{name} ended in half a record, which was cut off"));
+    }
+    if count == 0 {
+        fs::remove_file(&path)?;
+        return Ok(None);
+    }
+    Ok(Some(Segment { path, file: Arc::new(file), first, count, bytes: good.len() as u64, marks }))
+}
+
+/// Renames a damaged file, keeping at most [`ASIDE_MAX`] such; returns its new name.
+fn move_aside(dir: &Path, path: &Path) -> io::Result<String> {
+    let mut aside: Vec<PathBuf> = fs::read_dir(dir)?.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect();
+    aside.retain(|path| path.extension().is_some_and(|extension| extension == "damaged"));
+    aside.sort_unstable();
+    for old in aside.iter().take((aside.len() + 1).saturating_sub(ASIDE_MAX)) {
+        fs::remove_file(old)?;
+    }
+    let target = path.with_extension("jsonl.damaged");
+    fs::rename(path, &target)?;
+    Ok(target.file_name().unwrap_or_default().to_string_lossy().into_owned())
+}

@@ -1,0 +1,217 @@
+//! The messages of interface §3 over HTTP: exact answers, duplicates, any order, and their effect on a running workload.
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::support::feed::Feed;
+use crate::support::lab::assert_sound;
+use crate::support::{Lab, Node, Synthetic, wait_for};
+
+const ENDLESS: Synthetic = Synthetic { seed: 9, partitions: 1, total: 1_000_000, rate: 200 };
+
+fn syn() -> Value {
+    json!({"adapter": "SYN", "tenant": "acme", "stream": "syn"})
+}
+
+fn feed() -> Value {
+    json!({"adapter": "FEED", "tenant": "acme", "stream": "feed"})
+}
+
+/// The versions of the desired state in the lake.
+fn versions(lab: &Lab, stream: &str) -> usize {
+    std::fs::read_dir(lab.lake().join("control/streams").join(stream)).map_or(0, Iterator::count)
+}
+
+async fn told(node: &Node, pattern: &str, data: Value, answer: Value) {
+    assert_eq!(node.message(pattern, data).await, (200, answer), "{pattern}; the log:\n{}", node.log());
+}
+
+#[tokio::test]
+async fn test_messages_have_exact_answers_and_duplicates_change_nothing() {
+    let lab = Lab::new(&ENDLESS.config());
+    let mut node = lab.start();
+    node.ready().await;
+    let started = json!({"success": true, "message": "Started fetching from adapter SYN."});
+    let stopped = json!({"success": true, "message": "Stopped fetching from adapter SYN."});
+
+    told(&node, "worker:start", syn(), started.clone()).await;
+    let at = versions(&lab, "acme/syn");
+    told(&node, "worker:start", syn(), started.clone()).await;
+    assert_eq!(versions(&lab, "acme/syn"), at, "an identical start writes nothing");
+
+    told(&node, "worker:stop", syn(), stopped.clone()).await;
+    let at = (versions(&lab, "acme/syn"), lab.epoch(Synthetic::STREAM));
+    told(&node, "worker:stop", syn(), stopped.clone()).await;
+    assert_eq!((versions(&lab, "acme/syn"), lab.epoch(Synthetic::STREAM)), at, "nor does a second stop");
+
+    told(&node, "worker:start", syn(), started).await;
+    lab.epoch_after(Synthetic::STREAM, at.1).await;
+    let (status, answer) = node.message("worker:status", syn()).await;
+    assert_eq!(status, 200);
+    let keys: Vec<&str> = answer.as_object().unwrap().keys().map(String::as_str).collect();
+    for key in ["success", "message", "desired", "actual", "epoch", "lag_seconds", "next_at", "parked"] {
+        assert!(keys.contains(&key), "no {key} in {answer}");
+    }
+    assert_eq!((&answer["success"], &answer["desired"]), (&json!(true), &json!("running")));
+    told(&node, "worker:stop", syn(), stopped).await;
+    assert_sound(&lab.judge(Synthetic::STREAM, &part(&ENDLESS)), "stopped and started");
+}
+
+/// Everything up to what was found: the stream was stopped before its end.
+fn part(stream: &Synthetic) -> lakefeed::oracle::Expected {
+    lakefeed::oracle::Expected::Synthetic {
+        seed: stream.seed,
+        partitions: stream.partitions,
+        handed_over: std::collections::BTreeMap::new(),
+    }
+}
+
+#[tokio::test]
+async fn test_messages_stop_of_what_does_not_run_succeeds() {
+    let lab = Lab::new(&ENDLESS.config());
+    let mut node = lab.start();
+    node.ready().await;
+    let never = json!({"adapter": "SYN", "tenant": "other", "stream": "never"});
+    told(&node, "worker:stop", never, json!({"success": true, "message": "Stopped fetching from adapter SYN."})).await;
+}
+
+#[tokio::test]
+async fn test_messages_refusals_name_what_is_wrong() {
+    let lab = Lab::new(&ENDLESS.config());
+    let mut node = lab.start();
+    node.ready().await;
+    let refused = [
+        ("worker:start", json!({"adapter": "NOBODY"}), 404),
+        ("worker:stop", json!({"adapter": "NOBODY"}), 404),
+        ("worker:dance", syn(), 400),
+        ("worker:start", json!({}), 400),
+        ("worker:start", json!({"adapter": "SYN", "colour": "red"}), 400),
+        ("worker:start", json!({"adapter": "SYN", "tenant": "../x"}), 400),
+        ("worker:start", json!({"adapter": 7}), 400),
+        ("worker:start", json!({"adapter": "SYN", "bucket_name": "tables"}), 400),
+        ("worker:start", json!({"adapter": "SYN", "settings": {"seed": 1}}), 403),
+        ("worker:start", json!("SYN"), 400),
+    ];
+    for (pattern, data, wanted) in refused {
+        let (status, answer) = node.message(pattern, data.clone()).await;
+        assert_eq!(status, wanted, "{pattern} {data}: {answer}");
+        assert_eq!(answer["success"], false, "{answer}");
+        assert!(answer["code"].is_string() && answer["message"].is_string(), "{answer}");
+    }
+}
+
+/// Whatever the order in which messages overtake each other, the last one answered holds, and survives the state.
+#[tokio::test]
+async fn test_messages_reordered_end_where_the_last_one_says() {
+    let lab = Lab::new(&ENDLESS.config());
+    let mut node = lab.start();
+    node.ready().await;
+    for last in ["worker:stop", "worker:start"] {
+        let (a, b, c, d) = tokio::join!(
+            node.message("worker:start", syn()),
+            node.message("worker:stop", syn()),
+            node.message("worker:stop", syn()),
+            node.message("worker:start", syn()),
+        );
+        assert!([a, b, c, d].iter().all(|(status, _)| *status == 200));
+        assert_eq!(node.message(last, syn()).await.0, 200);
+        let wanted = if last == "worker:stop" { "stopped" } else { "running" };
+        node.status_until(Synthetic::STREAM, wanted, |s| {
+            s["desired"] == wanted && (wanted == "running") == (s["actual"] == "running")
+        })
+        .await;
+    }
+    assert_eq!(node.message("worker:stop", syn()).await.0, 200);
+    node.kill();
+    std::fs::remove_dir_all(lab.state()).unwrap();
+    let mut node = lab.start();
+    node.ready().await;
+    assert_eq!(node.status(Synthetic::STREAM).await["desired"], "stopped", "its truth is in the lake");
+    assert_sound(&lab.judge(Synthetic::STREAM, &part(&ENDLESS)), "after many messages");
+}
+
+#[tokio::test]
+async fn test_messages_no_request_starts_after_a_stop_is_answered() {
+    let source = Feed::start(2, 1_000_000).await;
+    let lab = Lab::new(&source.config());
+    let mut node = lab.start();
+    node.ready().await;
+    lab.epoch_after(Feed::STREAM, 1).await;
+    source.slow(Duration::from_millis(300));
+    let before = source.requests();
+    wait_for("a workload in progress", Duration::from_secs(10), async || (source.requests() > before).then_some(()))
+        .await;
+    assert_eq!(node.message("worker:stop", feed()).await.0, 200);
+    let (requests, epoch) = (source.requests(), lab.epoch(Feed::STREAM));
+    source.slow(Duration::ZERO);
+    // Twenty intervals of the stream as the time in which another request would come.
+    crate::support::wait::strike_after(Duration::from_secs(1)).await;
+    assert_eq!((source.requests(), lab.epoch(Feed::STREAM)), (requests, epoch));
+}
+
+#[tokio::test]
+async fn test_messages_interrupt_drops_the_workload_and_keeps_the_schedule() {
+    let source = Feed::start(1, 50).await;
+    let lab = Lab::new(&source.config());
+    let mut node = lab.start();
+    node.ready().await;
+    lab.epoch_after(Feed::STREAM, 1).await;
+    source.slow(Duration::from_secs(8));
+    let before = source.requests();
+    wait_for("a workload in progress", Duration::from_secs(10), async || (source.requests() > before).then_some(()))
+        .await;
+    source.slow(Duration::ZERO);
+    let interrupted = Instant::now();
+    assert_eq!(node.message("worker:interrupt", feed()).await.0, 200);
+    let verdict = source.whole(&lab, &node).await;
+    assert!(interrupted.elapsed() < Duration::from_secs(7), "it waited for the workload");
+    assert_sound(&verdict, "interrupted");
+    assert!(!node.restarts().await.iter().any(|line| line["event"] == "failed"), "an interrupt is no failure");
+}
+
+#[tokio::test]
+async fn test_messages_change_during_a_workload_takes_effect_at_its_interval() {
+    let source = Feed::start(1, 1_000_000).await;
+    let config = source
+        .config_with(source.address(), "3s")
+        .replace("[adapter.FEED.request]", "allow = { settings = [\"timeout\"] }\n[adapter.FEED.request]");
+    let lab = Lab::new(&config);
+    let mut node = lab.start();
+    node.ready().await;
+    lab.epoch_after(Feed::STREAM, 0).await;
+    source.slow(Duration::from_millis(500));
+    let before = source.requests();
+    wait_for("a workload in progress", Duration::from_secs(10), async || (source.requests() > before).then_some(()))
+        .await;
+    let mut change = feed();
+    change["interval"] = json!(100);
+    let changed = Instant::now();
+    assert_eq!(node.message("worker:start", change).await.0, 200);
+    source.slow(Duration::ZERO);
+    let during = source.requests();
+    wait_for("the next beat", Duration::from_secs(10), async || (source.requests() > during).then_some(())).await;
+    assert!(changed.elapsed() > Duration::from_secs(1), "the change did not wait for the end of the interval");
+    let beat = Instant::now();
+    let from = source.requests();
+    wait_for("five beats", Duration::from_secs(10), async || (source.requests() >= from + 5).then_some(())).await;
+    assert!(beat.elapsed() < Duration::from_secs(3), "the new interval is in force");
+}
+
+#[tokio::test]
+async fn test_messages_stream_without_a_configuration_survives_everything_but_its_lake() {
+    let lab = Lab::new(&ENDLESS.config());
+    let mut node = lab.start();
+    node.ready().await;
+    let data = json!({"adapter": "SYN", "tenant": "beta", "stream": "own", "bucket_name": "elsewhere"});
+    assert_eq!(node.message("worker:start", data).await.0, 200);
+    let epoch = lab.epoch_after("beta/own", 0).await;
+    node.kill();
+    std::fs::remove_dir_all(lab.state()).unwrap();
+    let mut node = lab.start();
+    node.ready().await;
+    lab.epoch_after("beta/own", epoch).await;
+    assert!(lab.lake().join("elsewhere/beta/own").is_dir(), "its records go where it asked");
+    assert_eq!(node.terminate().await, Some(0));
+    assert_sound(&lab.judge("beta/own", &part(&ENDLESS)), "a stream of a message");
+}

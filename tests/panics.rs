@@ -1,0 +1,32 @@
+//! `panic = "unwind"` in the built binary: a panicking worker is one child's failure.
+
+use crate::support::lab::assert_sound;
+use crate::support::{Lab, Synthetic};
+
+#[tokio::test]
+async fn test_panic_of_a_worker_restarts_it_and_nothing_else() {
+    let stream = Synthetic { seed: 4, partitions: 2, total: 800, rate: 400 };
+    let lab = Lab::new(&stream.config());
+    let mut node = lab.start_with(&[("LAKEFEED_CRASH", "worker.pulled:9:panic")]);
+    let verdict = stream.whole(&lab, &node).await;
+    assert!(node.log().contains("crash point worker.pulled fired"));
+    assert_sound(&verdict, "a panicking worker");
+    let failed: Vec<_> = node.restarts().await.into_iter().filter(|line| line["event"] == "failed").collect();
+    assert_eq!(failed.len(), 1, "{failed:#?}");
+    assert!(failed[0]["path"].as_str().unwrap().starts_with("lakefeed/tenants/acme/syn/workers/"), "{failed:?}");
+    assert_eq!(failed[0]["reason"]["class"], "bug");
+    let restarted = node.restart_where("restart", |line| line["event"] == "restarted").await;
+    assert_eq!(restarted["incident"], failed[0]["incident"]);
+    assert!(restarted["recovered_in_ms"].is_number(), "{restarted}");
+    assert_eq!(node.terminate().await, Some(0));
+}
+
+#[test]
+fn test_panic_unwinds_in_every_profile() {
+    let manifest = include_str!("../Cargo.toml");
+    for profile in ["[profile.dev]", "[profile.release]"] {
+        let section = manifest.split(profile).nth(1).and_then(|rest| rest.split("\n[").next()).unwrap();
+        assert!(section.contains("panic = \"unwind\""), "{profile}");
+    }
+    assert!(!manifest.contains("\"abort\""));
+}

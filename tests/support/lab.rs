@@ -1,0 +1,180 @@
+//! A folder with a configuration, a lake and a state directory, in which nodes are started one after the other.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::time::Duration;
+
+use lakefeed::oracle::{self, Expected, Verdict};
+use tempfile::TempDir;
+
+use super::{Node, wait_for};
+
+/// Below the range from which the kernel takes ports for connections, so that none is taken between two starts.
+const PORTS_FROM: u16 = 20_000;
+const PORTS_TO: u16 = 32_000;
+
+/// A loopback address that nobody listens on, given once per process.
+pub(crate) fn free_address() -> String {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = (std::process::id() % 10_000) as u16;
+    for _ in PORTS_FROM..PORTS_TO {
+        let port = PORTS_FROM + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % (PORTS_TO - PORTS_FROM);
+        let address = format!("127.0.0.1:{port}");
+        if TcpListener::bind(&address).is_ok() {
+            return address;
+        }
+    }
+    panic!("no free port");
+}
+
+/// One node's home.
+pub(crate) struct Lab {
+    dir: TempDir,
+    lake: PathBuf,
+    /// URL and, but for a folder, options.
+    store: Option<(String, String)>,
+    config: String,
+    starts: Cell<u32>,
+}
+
+impl Lab {
+    /// With a lake of its own. `config` has neither `[node]`, `[lake]` nor `[api]`.
+    pub(crate) fn new(config: &str) -> Self {
+        let dir = TempDir::new().unwrap();
+        let lake = dir.path().join("lake");
+        Self { dir, lake, store: None, config: config.to_owned(), starts: Cell::new(0) }
+    }
+
+    /// With its lake in a store that is no folder; `options` is the TOML of `[lake] options`.
+    pub(crate) fn on_store(config: &str, url: &str, options: &str) -> Self {
+        Self { store: Some((url.to_owned(), options.to_owned())), ..Self::new(config) }
+    }
+
+    /// Where the lake's objects can be read as files.
+    pub(crate) fn read_at(&mut self, folder: PathBuf) {
+        self.lake = folder;
+    }
+
+    /// With the lake of another.
+    pub(crate) fn beside(other: &Self, config: &str) -> Self {
+        Self { lake: other.lake.clone(), ..Self::new(config) }
+    }
+
+    /// Changes the configuration for the next start.
+    pub(crate) fn configure(&mut self, config: &str) {
+        config.clone_into(&mut self.config);
+    }
+
+    /// The lake's folder.
+    pub(crate) fn lake(&self) -> &Path {
+        &self.lake
+    }
+
+    /// The state directory.
+    pub(crate) fn state(&self) -> PathBuf {
+        self.dir.path().join("state")
+    }
+
+    /// Starts a node.
+    pub(crate) fn start(&self) -> Node {
+        self.start_with(&[])
+    }
+
+    /// Starts a node with `env` added.
+    pub(crate) fn start_with(&self, env: &[(&str, &str)]) -> Node {
+        let (address, start) = (free_address(), self.starts.get() + 1);
+        self.starts.set(start);
+        // One connection of the API may be in the way of a new one on the same port, so each start has its own.
+        let (url, options) = match &self.store {
+            None => (format!("file:{}", self.lake.display()), String::new()),
+            Some((url, options)) => (url.clone(), format!("options = {options}\n")),
+        };
+        let text = format!(
+            "[node]\nstate_dir = {:?}\n[lake]\nurl = {url:?}\n{options}epoch = {{ max_age = \"50ms\" }}\n[api]\nlisten = {address:?}\n{}",
+            self.state(),
+            self.config
+        );
+        let path = self.dir.path().join("lakefeed.toml");
+        fs::write(&path, text).unwrap();
+        Node::spawn(&path, &self.dir.path().join(format!("stderr-{start}.log")), &address, env)
+    }
+
+    /// The last committed epoch of a stream, read from the log itself.
+    pub(crate) fn epoch(&self, stream: &str) -> u64 {
+        let (tenant, stream) = stream.split_once('/').unwrap();
+        oracle::last_epoch(&self.lake, tenant, stream).unwrap()
+    }
+
+    /// Waits until the stream has committed beyond `epoch`.
+    pub(crate) async fn epoch_after(&self, stream: &str, epoch: u64) -> u64 {
+        let what = format!("an epoch of {stream} after {epoch}");
+        wait_for(what, Duration::from_secs(30), async || Some(self.epoch(stream)).filter(|now| *now > epoch)).await
+    }
+
+    /// The oracle's verdict.
+    pub(crate) fn judge(&self, stream: &str, expected: &Expected) -> Verdict {
+        let (tenant, stream) = stream.split_once('/').unwrap();
+        oracle::judge(&self.lake, tenant, stream, expected)
+    }
+}
+
+/// The stream `acme/syn` on `kind = "synthetic"`.
+#[derive(Clone, Copy)]
+pub(crate) struct Synthetic {
+    pub(crate) seed: u64,
+    pub(crate) partitions: u64,
+    /// Records per partition.
+    pub(crate) total: u64,
+    /// Records per second and partition.
+    pub(crate) rate: u64,
+}
+
+impl Synthetic {
+    pub(crate) const STREAM: &'static str = "acme/syn";
+
+    /// The configuration, with quick restarts.
+    pub(crate) fn config(&self) -> String {
+        let Self { seed, partitions, total, rate } = self;
+        format!(
+            "[supervision]\nmax_restarts = 20\nmax_seconds = 10\nbackoff = {{ min = \"20ms\", max = \"200ms\" }}\n\
+             [adapter.SYN]\nkind = \"synthetic\"\nseed = {seed}\npartitions = {partitions}\ntotal = {total}\n\
+             rate = {rate}\nbytes = 120\n[stream.\"acme/syn\"]\nadapter = \"SYN\"\n"
+        )
+    }
+
+    /// Everything was handed over.
+    pub(crate) fn expected(&self) -> Expected {
+        let handed_over: BTreeMap<_, _> = (0..self.partitions).map(|p| (p, Some(self.total - 1))).collect();
+        Expected::Synthetic { seed: self.seed, partitions: self.partitions, handed_over }
+    }
+
+    /// Waits until the whole of it is in the lake and judges it.
+    pub(crate) async fn whole(&self, lab: &Lab, node: &Node) -> Verdict {
+        let expected = self.expected();
+        let all = self.partitions * self.total;
+        let last = std::cell::RefCell::new(Verdict::default());
+        let waited = tokio::time::timeout(
+            Duration::from_secs(90),
+            wait_for("the whole stream", Duration::MAX, async || {
+                let verdict = lab.judge(Self::STREAM, &expected);
+                let whole = verdict.rows + verdict.dead >= all;
+                last.replace(verdict.clone());
+                whole.then_some(verdict)
+            }),
+        );
+        waited.await.unwrap_or_else(|_| {
+            let last = last.borrow();
+            panic!("the stream does not come to its end: {}; the log:\n{}", last.summary(), node.log())
+        })
+    }
+}
+
+/// Nothing is wrong.
+#[track_caller]
+pub(crate) fn assert_sound(verdict: &Verdict, context: &str) {
+    assert!(verdict.ok(), "{context}: {}\n{}", verdict.summary(), verdict.messages.join("\n"));
+}

@@ -1,0 +1,12 @@
+//! What the integration tests stand on: nodes, waiting, rude servers, real servers, a feed to poll.
+
+pub(crate) mod feed;
+pub(crate) mod lab;
+pub(crate) mod node;
+pub(crate) mod rude;
+pub(crate) mod servers;
+pub(crate) mod wait;
+
+pub(crate) use lab::{Lab, Synthetic};
+pub(crate) use node::Node;
+pub(crate) use wait::wait_for;

@@ -1,0 +1,209 @@
+//! The built binary as a process.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::wait_for;
+
+/// A debug build on two busy cores is up within a second; a cold disk may make it some.
+const UP_MAX: Duration = Duration::from_secs(60);
+/// The drain's default and some.
+const EXIT_MAX: Duration = Duration::from_secs(45);
+/// No answer of the API takes longer, but a long poll.
+const ANSWER_MAX: Duration = Duration::from_secs(30);
+
+/// A running `lakefeed run`. It is killed when dropped.
+pub(crate) struct Node {
+    child: Child,
+    api: String,
+    log: PathBuf,
+    http: reqwest::Client,
+}
+
+impl Node {
+    /// Starts the binary on `config`, with `env` added, its stderr in `log`.
+    pub(crate) fn spawn(config: &Path, log: &Path, api: &str, env: &[(&str, &str)]) -> Self {
+        let stderr = File::create(log).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_lakefeed"))
+            .args(["run", "-c"])
+            .arg(config)
+            .env_remove("LAKEFEED_CRASH")
+            .env_remove("LAKEFEED_BUG")
+            .envs(env.iter().copied())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(stderr)
+            .spawn()
+            .unwrap();
+        let http = reqwest::Client::builder().timeout(ANSWER_MAX).no_proxy().build().unwrap();
+        Self { child, api: format!("http://{api}"), log: log.to_owned(), http }
+    }
+
+    /// Everything it wrote to stderr so far.
+    pub(crate) fn log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(&self.log).unwrap_or_default()).into_owned()
+    }
+
+    /// Waits until `/health/ready` says yes.
+    pub(crate) async fn ready(&mut self) {
+        self.up("/health/ready").await;
+    }
+
+    /// Waits until the API answers.
+    pub(crate) async fn live(&mut self) {
+        self.up("/health/live").await;
+    }
+
+    async fn up(&mut self, path: &str) {
+        let began = std::time::Instant::now();
+        loop {
+            let answer = self.http.get(format!("{}{path}", self.api)).send().await;
+            let said = match answer {
+                Ok(answer) if answer.status().is_success() => return,
+                Ok(answer) => answer.text().await.unwrap_or_default(),
+                Err(error) => error.to_string(),
+            };
+            if let Some(status) = self.exited() {
+                panic!("the node ended with {status} before it was up; its log:\n{}", self.log());
+            }
+            assert!(began.elapsed() < UP_MAX, "{path} is not well: {said}; the log:\n{}", self.log());
+            super::wait::strike_after(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Its exit status, once it ended.
+    pub(crate) fn exited(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
+    /// Waits for its end.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        let log = self.log.clone();
+        let child = &mut self.child;
+        let began = std::time::Instant::now();
+        loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                return status;
+            }
+            let text = || String::from_utf8_lossy(&fs::read(&log).unwrap_or_default()).into_owned();
+            assert!(began.elapsed() < EXIT_MAX, "the node does not end; its log:\n{}", text());
+            super::wait::strike_after(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// SIGKILL, and its end.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Sends a signal by name, as `TERM`, `STOP`, `CONT`.
+    pub(crate) fn signal(&self, name: &str) {
+        let status = Command::new("kill").args(["-s", name, &self.child.id().to_string()]).status().unwrap();
+        assert!(status.success(), "no process took SIG{name}");
+    }
+
+    /// SIGTERM, and the exit code.
+    pub(crate) async fn terminate(&mut self) -> Option<i32> {
+        self.signal("TERM");
+        self.ended().await.code()
+    }
+
+    /// `GET path`: status and JSON body (null where it is none).
+    pub(crate) async fn get(&self, path: &str) -> (u16, Value) {
+        let answer = self.http.get(format!("{}{path}", self.api)).send().await;
+        let answer = answer.unwrap_or_else(|error| panic!("GET {path}: {error}; the log:\n{}", self.log()));
+        (answer.status().as_u16(), body_of(answer).await.unwrap_or_default())
+    }
+
+    /// The same, `None` where the node does not answer.
+    pub(crate) async fn try_get(&self, path: &str) -> Option<Value> {
+        let answer = self.http.get(format!("{}{path}", self.api)).send().await.ok()?;
+        body_of(answer).await
+    }
+
+    /// `POST /v1/messages`: status and answer.
+    pub(crate) async fn message(&self, pattern: &str, data: Value) -> (u16, Value) {
+        let sent = self.try_message(pattern, data).await;
+        sent.unwrap_or_else(|| panic!("{pattern} has no answer; the log:\n{}", self.log()))
+    }
+
+    /// The same, `None` where the node does not answer.
+    pub(crate) async fn try_message(&self, pattern: &str, data: Value) -> Option<(u16, Value)> {
+        let body = json!({"pattern": pattern, "data": data}).to_string();
+        let request = self.http.post(format!("{}/v1/messages", self.api)).header("content-type", "application/json");
+        let answer = request.body(body).send().await.ok()?;
+        Some((answer.status().as_u16(), body_of(answer).await.unwrap_or_default()))
+    }
+
+    /// The stream's status.
+    pub(crate) async fn status(&self, stream: &str) -> Value {
+        self.get(&format!("/v1/streams/{stream}/status")).await.1
+    }
+
+    /// Waits until the stream's status satisfies `fits`.
+    pub(crate) async fn status_until(&self, stream: &str, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
+        let last = std::cell::RefCell::new(Value::Null);
+        let waited = tokio::time::timeout(
+            Duration::from_secs(60),
+            wait_for(format!("{stream} {what}"), Duration::MAX, async || {
+                let status = self.try_get(&format!("/v1/streams/{stream}/status")).await?;
+                let found = fits(&status).then(|| status.clone());
+                last.replace(status);
+                found
+            }),
+        );
+        waited.await.unwrap_or_else(|_| panic!("{stream} is not {what}: {}; the log:\n{}", last.borrow(), self.log()))
+    }
+
+    /// All references of a stream, page after page.
+    pub(crate) async fn references(&self, stream: &str) -> Vec<Value> {
+        let (mut all, mut after) = (Vec::new(), "0".to_owned());
+        loop {
+            let (_, page) = self.get(&format!("/v1/references?stream={stream}&after={after}&limit=500")).await;
+            let items = page["references"].as_array().cloned().unwrap_or_default();
+            if items.is_empty() {
+                return all;
+            }
+            all.extend(items);
+            after = page["next"].as_str().unwrap().to_owned();
+        }
+    }
+
+    /// The restart log.
+    pub(crate) async fn restarts(&self) -> Vec<Value> {
+        self.get("/v1/restarts?limit=1000").await.1["restarts"].as_array().cloned().unwrap_or_default()
+    }
+
+    /// Waits for a line of the restart log.
+    pub(crate) async fn restart_where(&self, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
+        let waited = tokio::time::timeout(
+            Duration::from_secs(60),
+            wait_for(what, Duration::MAX, async || self.restarts().await.into_iter().find(|line| fits(line))),
+        );
+        match waited.await {
+            Ok(found) => found,
+            Err(_) => panic!("no {what} in the restart log: {:#?}", self.restarts().await),
+        }
+    }
+
+    /// The address of its API, `http://…`.
+    pub(crate) fn api(&self) -> &str {
+        &self.api
+    }
+}
+
+async fn body_of(answer: reqwest::Response) -> Option<Value> {
+    serde_json::from_slice(&answer.bytes().await.ok()?).ok()
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
