@@ -9,8 +9,8 @@ mod secret;
 mod tree;
 
 pub use reader::{
-    DURATION_MAX, DURATION_MIN, Problem, Problems, Reader, nearest_hint, parse_duration, parse_size, show_duration,
-    show_key,
+    DURATION_MAX, DURATION_MIN, Problem, Problems, Reader, nearest, nearest_hint, parse_duration, parse_size,
+    show_duration, show_key,
 };
 pub use secret::{MapSecrets, ProcessSecrets, Secret, SecretSource};
 pub use tree::{Entry, Mark, Node, Table, Value};

@@ -47,6 +47,9 @@ impl fmt::Display for Problem {
     }
 }
 
+/// The longest names have 63 characters.
+const NEAREST_CHARS_MAX: usize = 100;
+
 /// A thousand problems help nobody; the rest is counted only.
 const PROBLEMS_MAX: usize = 1000;
 
@@ -196,6 +199,12 @@ impl<'a> Reader<'a> {
 
     /// Follows `env:` and `file:` references.
     fn resolve(&self, key: &str, text: &str) -> Option<Secret> {
+        if let Some(name) = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}')) {
+            let what = format!("{} is {text:?}, which nothing fills in", self.path_of(key));
+            let remedy = format!("write {key} = \"env:{name}\"");
+            self.wrong(key, "NOT_A_REFERENCE", what, "expected env:NAME or file:PATH", remedy);
+            return None;
+        }
         if let Some(name) = text.strip_prefix("env:") {
             return match self.secrets.env(name) {
                 Some(value) => Some(Secret::resolved(value, text)),
@@ -312,7 +321,15 @@ impl<'a> Reader<'a> {
 
     /// One of `choices`.
     pub fn choice<T: Copy>(&self, key: &str, choices: &[(&str, T)]) -> Option<T> {
-        let text = self.string(key)?;
+        let node = self.node(key)?;
+        let text = if matches!(node.value, Value::String(_)) {
+            self.string(key)?
+        } else {
+            let example = choices.first().map_or("text", |(name, _)| *name);
+            let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
+            self.wrong_type(key, node, &format!("one of {}", names.join(", ")), &format!("{example:?}"));
+            return None;
+        };
         if let Some((_, value)) = choices.iter().find(|(name, _)| *name == text) {
             return Some(*value);
         }
@@ -334,7 +351,7 @@ impl<'a> Reader<'a> {
         if let Value::Bool(value) = node.value {
             return Some(value);
         }
-        self.wrong_type(key, node, "true or false", "true");
+        self.wrong_type(key, node, "true or false", "false");
         None
     }
 
@@ -485,7 +502,12 @@ impl<'a> Reader<'a> {
         if let Value::Table(table) = &node.value {
             return Some(Reader::new(table, self.path_of(key), self.problems, self.secrets));
         }
-        self.wrong_type(key, node, "a table", "{ … }");
+        if self.path.is_empty() && node.mark.is_some() {
+            let what = format!("{key} is {}", node.value.type_name());
+            self.wrong(key, "WRONG_TYPE", what, "expected a table", format!("write [{key}] and its keys below it"));
+        } else {
+            self.wrong_type(key, node, "a table", "{ … }");
+        }
         None
     }
 
@@ -530,7 +552,8 @@ impl<'a> Reader<'a> {
                 self.path_of(&entry.key),
                 format!("{} is not a known key", self.path_of(&entry.key)),
                 format!("expected one of {}", known.join(", ")),
-                nearest_hint(&entry.key, known.iter().copied()),
+                nearest(&entry.key, known.iter().copied())
+                    .map_or_else(|| "remove it".to_owned(), |name| format!("did you mean {name}?")),
                 false,
             );
         }
@@ -549,13 +572,20 @@ pub fn show_key(key: &str) -> String {
 
 /// `did you mean x?`, or to choose one of the names where none is near.
 pub fn nearest_hint<'n>(text: &str, names: impl Iterator<Item = &'n str>) -> String {
+    nearest(text, names).map_or_else(|| "choose one of these".to_owned(), |name| format!("did you mean {name}?"))
+}
+
+/// The name nearest to `text`, if one is near enough that somebody may have meant it.
+pub fn nearest<'n>(text: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     // Half of the letters may differ: beyond that a suggestion misleads more than it helps.
     let limit = (text.chars().count() / 2).clamp(1, 4);
+    // A long text is near to no name, and comparing it would take long.
+    let text: String = text.chars().take(NEAREST_CHARS_MAX).collect::<String>().to_lowercase();
     names
-        .map(|name| (distance(&text.to_lowercase(), &name.to_lowercase()), name))
+        .map(|name| (distance(&text, &name.to_lowercase()), name))
         .filter(|(distance, _)| *distance <= limit)
         .min()
-        .map_or_else(|| "remove it or choose one of these".to_owned(), |(_, name)| format!("did you mean {name}?"))
+        .map(|(_, name)| name)
 }
 
 /// Levenshtein's distance in characters.
