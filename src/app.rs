@@ -148,7 +148,7 @@ impl App {
         let restarts = RestartLog::open(&state, Arc::clone(&parts.clock)).map_err(|e| unusable(Box::new(e)))?;
         let restarts = Arc::new(restarts);
         let (cache, _) = Cache::open(&state.join("cache"), parts.clock.now_us());
-        let lake = Lake::open(&settings.lake, Arc::clone(&parts.clock)).await?;
+        let lake = Lake::open(&settings.lake, Arc::clone(&parts.clock))?;
         let feed = Arc::new(Feed::load(cache.clone(), format!("{:016x}", parts.seed)).await);
         let sink: Arc<dyn Sink> = Arc::<Feed>::clone(&feed);
         let node = Arc::new(Node {

@@ -3,8 +3,8 @@
 pub mod cli;
 pub mod settings;
 
-pub mod app;
-pub mod run;
+//APP pub mod app;
+//APP pub mod run;
 
 pub mod streams;
 
@@ -16,9 +16,12 @@ pub mod checkpoint;
 
 pub mod announce;
 
-pub mod maintenance;
+//APP pub mod maintenance;
 
 pub mod telemetry;
+
+//APP pub mod demo;
+pub mod simulate;
 
 pub mod faults;
 pub mod names;

@@ -7,19 +7,8 @@ use supervisors::RootEnd;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::app::{App, Parts, StartError, kinds};
+use crate::cli::exit;
 use crate::settings::{self, Settings};
-
-/// Exit codes of interface §1.
-pub mod exit {
-    /// Done.
-    pub const DONE: u8 = 0;
-    /// It failed.
-    pub const FAILED: u8 = 1;
-    /// Wrong usage or configuration; nothing was started.
-    pub const USAGE: u8 = 2;
-    /// The root supervisor gave up.
-    pub const GAVE_UP: u8 = 70;
-}
 
 /// Runs a node until it is told to stop or gives up; its exit code.
 pub async fn run(path: &Path) -> u8 {

@@ -5,5 +5,6 @@ pub mod conformance;
 pub mod contract;
 pub mod http;
 pub mod http_poll;
+pub mod iqair;
 pub mod json;
 pub mod synthetic;

@@ -24,4 +24,5 @@ pub use columns::{
 pub use dead::dead_columns;
 pub use raw::{raw_columns, raw_path};
 pub use seal::{DataFile, Moved, RawSegment, Sealed};
+pub(crate) use split::can_partition;
 pub use split::partition_name;

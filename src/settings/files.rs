@@ -72,12 +72,25 @@ fn read_one(path: &Path) -> Result<Source, Box<Problem>> {
     let file = File::open(path).map_err(|e| unreadable(path, &e))?;
     file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|e| unreadable(path, &e))?;
     if bytes.len() as u64 > FILE_BYTES_MAX {
-        let what = "this file has more than 1 MiB";
-        return Err(problem(path, "FILE_TOO_LARGE", what, "at most 1 MiB", "split it into a folder of files"));
+        return Err(too_large(path));
     }
     let text = String::from_utf8(bytes).map_err(|e| not_utf8(path, e.as_bytes(), e.utf8_error().valid_up_to()))?;
     let folder = path.parent().unwrap_or_else(|| Path::new(""));
     Ok(Source { name: path.to_string_lossy().into(), folder: folder.into(), text })
+}
+
+/// A text that came otherwise; `None` after reporting that it is too long.
+pub(super) fn from_text(name: &str, text: &str, problems: &Problems) -> Option<Source> {
+    if text.len() as u64 > FILE_BYTES_MAX {
+        problems.push(*too_large(Path::new(name)));
+        return None;
+    }
+    Some(Source { name: name.into(), folder: Path::new("").into(), text: text.to_owned() })
+}
+
+fn too_large(path: &Path) -> Box<Problem> {
+    let what = "this file has more than 1 MiB";
+    problem(path, "FILE_TOO_LARGE", what, "at most 1 MiB", "split it into a folder of files")
 }
 
 fn not_utf8(path: &Path, bytes: &[u8], at: usize) -> Box<Problem> {

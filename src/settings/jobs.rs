@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use adapters::contract::config::{Entry, Node, Problems, Reader, SecretSource, Table, Value, nearest_hint};
 use adapters::contract::{Kind, Mount};
+use adapters::json::schema_from_config;
 use arrow::datatypes::{DataType, SchemaRef};
 use sha2::{Digest as _, Sha256};
 
-use super::schema::schema_from_config;
 use super::sections::restart;
 use super::{Allow, Digest, Job, OnBadRecord, RestartSettings};
 
@@ -75,7 +75,7 @@ impl JobReader<'_> {
             reader.string_required("kind", &expected, &format!("{:?}", names.first().unwrap_or(&"synthetic")))?;
         let kind = self.kinds.iter().find(|kind| kind.name() == name);
         if kind.is_none() {
-            let what = format!("{} is {name:?}", reader.path_of("kind"));
+            let what = format!("{} is {}", reader.path_of("kind"), reader.shown("kind", &name));
             reader.wrong(
                 "kind",
                 "UNKNOWN_KIND",
@@ -178,7 +178,8 @@ fn check_columns(reader: &Reader<'_>, mount: &dyn Mount, columns: Option<&(Vec<S
     let Some((partition_by, declared)) = columns else { return };
     let Some(section) = reader.section("table") else { return };
     let fixed = mount.schema();
-    if declared.is_some() && fixed.is_some() {
+    // A kind that takes declared columns gives them as its own.
+    if declared.is_some() && fixed != *declared && fixed.is_some() {
         let what = format!("{} is declared, but this kind has fixed columns", section.path_of("schema"));
         section.wrong("schema", "NOT_APPLICABLE", what, "expected no schema", "remove it");
     }

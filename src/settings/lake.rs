@@ -6,7 +6,7 @@ use std::path::Path;
 use adapters::contract::config::{Entry, Reader, Secret, Value, nearest_hint};
 use url::Url;
 
-use super::sections::{absolute, shorten};
+use super::sections::absolute;
 use super::{EpochLimits, LakeSettings};
 
 const URL_EXPECTED: &str = "a place like \"file:lake\", \"s3://bucket/prefix\", \"gs://bucket/prefix\" or \
@@ -59,7 +59,7 @@ fn url(reader: &Reader<'_>, folder: &Path) -> Option<String> {
     let text = reader.text_verbatim("url")?;
     let text = if text.starts_with("env:") { reader.string("url")? } else { text.to_owned() };
     let wrong = |what: &str, remedy: &str| {
-        let what = format!("lake.url is {:?}{what}", shorten(&text));
+        let what = format!("lake.url is {}{what}", reader.shown("url", &text));
         reader.wrong("url", "INVALID_VALUE", what, format!("expected {URL_EXPECTED}"), remedy);
         None
     };

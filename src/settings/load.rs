@@ -5,7 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use adapters::contract::Kind;
-use adapters::contract::config::{Entry, Mark, Problem, Problems, Reader, SecretSource, Table, Value, nearest_hint};
+use adapters::contract::config::{
+    Entry, Mark, Node, Problem, Problems, Reader, SecretSource, Table, Value, nearest_hint,
+};
 
 use super::jobs::{JobReader, Outcome, digest, lay};
 use super::sections::{restart, shorten};
@@ -25,7 +27,17 @@ pub fn load(
     secrets: &dyn SecretSource,
 ) -> Result<(Settings, Vec<Problem>), Vec<Problem>> {
     let problems = Problems::default();
-    let documents: Vec<_> = files::read(path, &problems).iter().map(|file| document::parse(file, &problems)).collect();
+    let files = files::read(path, &problems);
+    check(&files, kinds, secrets, problems)
+}
+
+fn check(
+    files: &[files::Source],
+    kinds: &[Arc<dyn Kind>],
+    secrets: &dyn SecretSource,
+    problems: Problems,
+) -> Result<(Settings, Vec<Problem>), Vec<Problem>> {
+    let documents: Vec<_> = files.iter().map(|file| document::parse(file, &problems)).collect();
     if documents.is_empty() {
         return Err(problems.into_sorted());
     }
@@ -50,6 +62,54 @@ pub fn load(
     match settings {
         Some(settings) if !failed => Ok((settings, problems)),
         _ => Err(problems),
+    }
+}
+
+/// Checks `text` as if it were the only file of a configuration; gives everything wrong and every warning. Reads no
+/// file and shows no secret, so that it can serve others than the operator: a reference counts as good where it leads
+/// to a file or to a variable that is set.
+pub fn check_text(text: &str, kinds: &[Arc<dyn Kind>], secrets: &dyn SecretSource) -> Vec<Problem> {
+    let problems = Problems::default();
+    let Some(file) = files::from_text("body", text, &problems) else { return problems.into_sorted() };
+    let mut references = HashSet::new();
+    references_of(&document::parse(&file, &Problems::default()).table, &mut references);
+    let found = match check(&[file], kinds, &Unread(secrets), problems) {
+        Ok((_, problems)) | Err(problems) => problems,
+    };
+    let of_stand_in = |problem: &Problem| {
+        problem.code != "SECRET_NOT_FOUND" && problem.mark.as_ref().is_some_and(|mark| references.contains(mark))
+    };
+    found.into_iter().filter(|problem| !of_stand_in(problem)).collect()
+}
+
+/// Where references stand.
+fn references_of(table: &Table, marks: &mut HashSet<Mark>) {
+    table.entries.iter().for_each(|entry| references_in(&entry.node, marks));
+}
+
+fn references_in(node: &Node, marks: &mut HashSet<Mark>) {
+    match &node.value {
+        Value::String(text) if text.starts_with("env:") || text.starts_with("file:") => marks.extend(node.mark.clone()),
+        Value::Array(all) => all.iter().for_each(|item| references_in(item, marks)),
+        Value::Table(table) => references_of(table, marks),
+        _ => {}
+    }
+}
+
+/// Secrets that are only looked for.
+#[derive(Debug)]
+struct Unread<'a>(&'a dyn SecretSource);
+
+/// Passes for any secret: long enough for a token, and a key's 64 digits.
+const STAND_IN: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
+impl SecretSource for Unread<'_> {
+    fn env(&self, name: &str) -> Option<String> {
+        self.0.env(name).map(|_| STAND_IN.to_owned())
+    }
+
+    fn file(&self, _: &Path) -> Result<String, String> {
+        Ok(STAND_IN.to_owned())
     }
 }
 
@@ -97,13 +157,17 @@ fn read(root: &Table, kinds: &[Arc<dyn Kind>], secrets: &dyn SecretSource, probl
     Some(Settings { node, lake: lake?, api, supervision, adapters, streams })
 }
 
+/// What may be right once partitions are there: streams and messages bring their own.
+const WITHOUT_PARTITIONS: [&str; 2] = ["UNKNOWN_PLACEHOLDER", "INVALID_PARTITION"];
+
 /// An adapter as first read, alone.
 struct Alone {
     settings: AdapterSettings,
     job: Option<Job>,
-    /// The table, also where something in it is wrong.
-    table: Table,
+    /// What is wrong however it is used.
     problems: Vec<Problem>,
+    /// What is wrong where nobody brings partitions.
+    unfilled: Vec<Problem>,
 }
 
 struct Reading<'a> {
@@ -153,11 +217,11 @@ impl Reading<'_> {
             supervision: self.jobs.supervision.clone(),
             digest: digest(format!("{:?}", self.jobs.supervision).as_bytes(), table, self.jobs.secrets),
         };
-        let problems = own.into_sorted();
-        for problem in &problems {
-            self.problems.push(problem.clone());
-        }
-        Alone { settings, job, table: table.clone(), problems }
+        let open = table.get("partitions").is_none();
+        let (unfilled, problems): (Vec<_>, Vec<_>) =
+            own.into_sorted().into_iter().partition(|problem| open && WITHOUT_PARTITIONS.contains(&problem.code));
+        problems.iter().for_each(|problem| self.problems.push(problem.clone()));
+        Alone { settings, job, problems, unfilled }
     }
 
     fn streams(
@@ -196,7 +260,7 @@ impl Reading<'_> {
         let adapter = adapters.get(&name);
         if adapter.is_none() {
             let names: Vec<&str> = adapters.keys().map(String::as_str).collect();
-            let what = format!("{} is {:?}", reader.path_of("adapter"), shorten(&name));
+            let what = format!("{} is {}", reader.path_of("adapter"), reader.shown("adapter", &name));
             let expected = match names.len() {
                 0 => "expected an adapter, of which there are none".to_owned(),
                 1..=10 => format!("expected one of {}", names.join(", ")),
@@ -206,7 +270,12 @@ impl Reading<'_> {
         }
         reader.finish();
         let adapter = adapter?;
-        let job = if narrowed { self.narrowed(&name, adapter, table, path) } else { adapter.job.clone() };
+        let job = if narrowed {
+            self.narrowed(&name, adapter, table, path)
+        } else {
+            adapter.unfilled.iter().for_each(|problem| self.problems.push(problem.clone()));
+            adapter.job.clone()
+        };
         // The state counts at first sight only, so another one is no change of the stream.
         let mut counted = table.clone();
         counted.entries.retain(|entry| entry.key != "state");
@@ -216,7 +285,7 @@ impl Reading<'_> {
 
     /// Reads the adapter again with the stream's own keys laid over it, and reports what was not wrong before.
     fn narrowed(&self, name: &str, adapter: &Alone, own: &Table, path: &str) -> Option<Job> {
-        let mut table = adapter.table.clone();
+        let mut table = adapter.settings.table.clone();
         lay(&mut table, own);
         let found = Problems::default();
         let job = self.jobs.read(name, &table, path, &found).job;

@@ -7,9 +7,9 @@ use adapters::contract::Kind;
 use adapters::contract::config::{
     DURATION_MAX, DURATION_MIN, Node, Problem, Problems, SecretSource, Table, Value, nearest_hint,
 };
+use adapters::http::allows;
 use serde_json::Value as Json;
 
-use super::endpoints::allows;
 use super::jobs::{JobReader, NEVER_FROM_MESSAGES, lay, lay_key};
 use super::{AdapterSettings, Job};
 

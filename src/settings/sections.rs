@@ -33,7 +33,7 @@ pub(super) fn node(reader: Option<Reader<'_>>, folder: &Path) -> NodeSettings {
     let Some(reader) = reader else { return node };
     if let Some(name) = reader.string("name") {
         if !is_node_name(&name) {
-            let what = format!("node.name is {:?}", shorten(&name));
+            let what = format!("node.name is {}", reader.shown("name", &name));
             reader.wrong(
                 "name",
                 "INVALID_NAME",
@@ -106,7 +106,7 @@ pub(super) fn api(reader: Option<Reader<'_>>) -> ApiSettings {
     match listen.as_deref().map(str::parse) {
         Some(Ok(address)) => api.listen = address,
         Some(Err(_)) => {
-            let what = format!("api.listen is {:?}", shorten(listen.as_deref().unwrap_or_default()));
+            let what = format!("api.listen is {}", reader.shown("listen", listen.as_deref().unwrap_or_default()));
             let remedy = "write listen = \"127.0.0.1:7400\"";
             reader.wrong("listen", "INVALID_VALUE", what, "expected an IP address and a port", remedy);
         }

@@ -257,3 +257,24 @@ fn test_files_that_cannot_be_settings_are_refused() {
     fs::write(folder.path().join("a.toml"), vec![b'#'; (1 << 20) + 1]).expect("written");
     assert_eq!(load(folder.path()), "FILE_TOO_LARGE");
 }
+
+#[test]
+fn test_a_text_from_outside_reads_no_file_and_shows_no_secret() {
+    let text = "[lake]\nurl = \"file:lake\"\n[node]\nname = \"file:/etc/hostname\"\nsecrets_key = \"file:k\"\n\
+                [adapter.A]\nkind = \"fake\"\nraw = \"file:/etc/passwd\"\non_bad_record = \"env:KEY\"\n\
+                base_url = \"env:NONE\"\n";
+    let found: Vec<_> = check_text(text, &kinds(), &secrets()).iter().map(ToString::to_string).collect();
+    assert_eq!(codes(&found), ["SECRET_NOT_FOUND"], "{found:#?}");
+    assert_eq!(check_text(&" ".repeat(2 << 20), &kinds(), &secrets())[0].code, "FILE_TOO_LARGE");
+    assert!(check_text("[lake]\nurl = \"file:lake\"\n", &kinds(), &secrets()).is_empty());
+}
+
+#[test]
+fn test_a_value_behind_a_reference_is_not_shown() {
+    let text = "[lake]\nurl = \"file:lake\"\n[node]\nname = \"env:LAKE\"\n[api]\nlisten = \"env:KEY\"\n";
+    let found = load_text(text).expect_err("wrong").concat();
+    assert!(
+        found.contains("what env:KEY leads to") && !found.contains("k-123") && !found.contains("bucket"),
+        "{found}"
+    );
+}

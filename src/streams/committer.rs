@@ -43,7 +43,15 @@ pub(super) struct Committer {
     next_epoch: u64,
     schema: Option<arrow::datatypes::SchemaRef>,
     open: Option<Open>,
-    committing: Option<JoinHandle<(Owner, Sealed, Result<Committed, LakeError>)>>,
+    committing: Option<JoinHandle<Commit>>,
+}
+
+/// A commit that ended.
+struct Commit {
+    owner: Owner,
+    sealed: Sealed,
+    payload_bytes: u64,
+    result: Result<Committed, LakeError>,
 }
 
 /// The epoch that collects.
@@ -268,6 +276,7 @@ impl Committer {
             self.open = Some(open);
             return;
         };
+        let payload_bytes = open.builder.bytes() as u64;
         let closed_at_us = self.shared.node.clock.now_us();
         let sealed = if open.builder.bytes() <= DECODE_INLINE_BYTES {
             Ok(open.builder.seal(closed_at_us))
@@ -283,7 +292,7 @@ impl Committer {
         let shared = Arc::clone(&self.shared);
         self.committing = Some(tokio::spawn(async move {
             let result = commit(&shared, &mut owner, &sealed).await;
-            (owner, sealed, result)
+            Commit { owner, sealed, payload_bytes, result }
         }));
     }
 
@@ -305,11 +314,8 @@ impl Committer {
     }
 
     /// A commit ended: cache, announce, tell the sources.
-    async fn committed(
-        &mut self,
-        ended: Result<(Owner, Sealed, Result<Committed, LakeError>), tokio::task::JoinError>,
-    ) -> Result<(), Failure> {
-        let (owner, sealed, result) = match ended {
+    async fn committed(&mut self, ended: Result<Commit, tokio::task::JoinError>) -> Result<(), Failure> {
+        let Commit { owner, sealed, payload_bytes, result } = match ended {
             Ok(ended) => ended,
             Err(e) if e.is_panic() => std::panic::resume_unwind(e.into_panic()),
             Err(_) => return Ok(()),
@@ -321,7 +327,7 @@ impl Committer {
         self.shared.remember(committed.epoch, committed.reference.clone());
         self.shared.progress.send_replace(progress(&committed.checkpoint));
         self.intake.committed(sealed.positions.iter().map(|(name, (_, to))| (name.as_str(), to.as_str())));
-        count(&self.shared, &committed, sealed.bytes);
+        count(&self.shared, &committed, payload_bytes);
         Ok(())
     }
 

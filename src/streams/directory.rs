@@ -124,6 +124,8 @@ pub struct Directory {
     pub(super) key: Option<Arc<SecretKey>>,
     settings: RwLock<Arc<Settings>>,
     entries: RwLock<BTreeMap<StreamId, Arc<Entry>>>,
+    /// Deleted streams with the version that says so.
+    graves: RwLock<BTreeMap<StreamId, u64>>,
     recovered: watch::Sender<bool>,
     root: OnceLock<SupervisorHandle>,
 }
@@ -151,6 +153,7 @@ impl Directory {
             key: settings.node.secrets_key.clone(),
             settings: RwLock::new(settings),
             entries: RwLock::default(),
+            graves: RwLock::default(),
             recovered: watch::Sender::new(false),
             root: OnceLock::new(),
         })
@@ -178,7 +181,9 @@ impl Directory {
         controls.extend(documents);
         let mut entries = BTreeMap::new();
         for (id, control) in controls {
-            if !control.deleted {
+            if control.deleted {
+                self.bury(id, control.version);
+            } else {
                 let entry = Entry::new(Shared::new(id.clone(), Arc::clone(&self.node)), control);
                 self.assign_job(&entry);
                 entries.insert(id, entry);
@@ -367,8 +372,20 @@ impl Directory {
         }
     }
 
-    /// Takes a stream out of the tree.
-    pub(super) async fn uproot(&self, id: &StreamId) {
+    fn bury(&self, id: StreamId, version: u64) {
+        self.graves.write().unwrap_or_else(PoisonError::into_inner).insert(id, version);
+    }
+
+    /// The version under which a stream was deleted.
+    pub(super) fn buried(&self, id: &StreamId) -> Option<u64> {
+        self.graves.read().unwrap_or_else(PoisonError::into_inner).get(id).copied()
+    }
+
+    /// Takes a stream out of the tree; `deleted` is the version that says that it shall stay away.
+    pub(super) async fn uproot(&self, id: &StreamId, deleted: Option<u64>) {
+        if let Some(version) = deleted {
+            self.bury(id.clone(), version);
+        }
         let removed = self.entries.write().unwrap_or_else(PoisonError::into_inner).remove(id);
         if let Some(entry) = removed
             && let Some(manager) = entry.manager().await
@@ -399,6 +416,8 @@ impl Directory {
         );
         for (id, stream) in &settings.streams {
             match self.entry(id) {
+                // What a message deleted stays away, whatever the configuration says.
+                None if self.buried(id).is_some() => {}
                 None => {
                     let control = Control::configured(&stream.adapter, stream.state);
                     let entry = Entry::new(Shared::new(id.clone(), Arc::clone(&self.node)), control);
@@ -419,7 +438,7 @@ impl Directory {
             let id = &entry.shared.id;
             let configured = settings.streams.contains_key(id);
             if !configured && entry.control().version == 0 {
-                self.uproot(id).await;
+                self.uproot(id, None).await;
                 continue;
             }
             let same_adapter = same_table(&old, &settings, &entry.adapter());

@@ -13,6 +13,8 @@ mod requests;
 mod shared;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 mod tree;
 mod worker;
 

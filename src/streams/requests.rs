@@ -68,7 +68,8 @@ impl Directory {
         Err(version_conflict(control.version))
     }
 
-    async fn next_control(
+    /// The control that a change starts from, if the caller has seen its version.
+    fn current(
         &self,
         id: &StreamId,
         entry: Option<&Entry>,
@@ -76,19 +77,18 @@ impl Directory {
     ) -> Result<Option<Control>, Refusal> {
         let current = match entry {
             Some(entry) => Some(entry.control()),
-            // A deleted stream keeps its versions in the lake.
-            None => self.deleted_version(id).await?,
+            // A deleted stream keeps its versions in the lake, and the next one goes on from there.
+            None => self.buried(id).map(|version| Control {
+                version,
+                deleted: true,
+                ..Control::configured("", Desired::Stopped)
+            }),
         };
         let has = current.as_ref().filter(|c| !c.deleted).map_or(0, |c| c.version.max(1));
         match if_version {
             Some(wanted) if wanted != has => Err(version_conflict(has)),
             _ => Ok(current),
         }
-    }
-
-    async fn deleted_version(&self, id: &StreamId) -> Result<Option<Control>, Refusal> {
-        let newest = self.node.lake.control_newest(id).await.map_err(|e| lake_refusal(&e))?;
-        Ok(newest.map(|version| Control { version, deleted: true, ..Control::configured("", Desired::Stopped) }))
     }
 }
 
@@ -191,7 +191,7 @@ impl Streams for DirectoryHandle {
             Some(entry) => Some(entry.changing.lock().await),
             None => None,
         };
-        let current = directory.next_control(id, existing.as_deref(), request.if_version).await?;
+        let current = directory.current(id, existing.as_deref(), request.if_version)?;
         if let Some(other) = current.as_ref().filter(|c| !c.deleted && c.adapter != adapter) {
             let text =
                 format!("the stream {id} uses the adapter {}; its positions mean nothing to another", other.adapter);
@@ -245,8 +245,7 @@ impl Streams for DirectoryHandle {
         };
         let _turn = entry.changing.lock().await;
         let current = entry.control();
-        if let Some(wanted) = if_version.filter(|wanted| *wanted != current.version.max(1)) {
-            let _ = wanted;
+        if if_version.is_some_and(|wanted| wanted != current.version.max(1)) {
             return Err(version_conflict(current.version.max(1)));
         }
         if let Some(adapter) = adapter.filter(|name| *name != current.adapter) {
@@ -288,13 +287,9 @@ impl Streams for DirectoryHandle {
         if if_version.is_some_and(|wanted| wanted != current.version.max(1)) {
             return Err(version_conflict(current.version.max(1)));
         }
-        self.0
-            .store(
-                id,
-                Control { desired: Desired::Stopped, deleted: true, overrides: serde_json::Map::new(), ..current },
-            )
-            .await?;
-        self.0.uproot(id).await;
+        let buried = Control { desired: Desired::Stopped, deleted: true, overrides: serde_json::Map::new(), ..current };
+        let buried = self.0.store(id, buried).await?;
+        self.0.uproot(id, Some(buried.version)).await;
         Ok(())
     }
 

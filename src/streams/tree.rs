@@ -64,7 +64,8 @@ pub(super) fn tenant(name: &str, streams: impl Fn() -> Vec<Arc<Entry>> + Send + 
 /// A stream: a new committer means new workers, because only the claim knows where to go on. Its limit is the
 /// operator's `[supervision]`; beyond it the tenant restarts the stream as a whole, and then parks it.
 pub(super) fn stream(entry: Arc<Entry>) -> ChildSpec {
-    ChildSpec::supervisor(entry.shared.id.stream(), move |_| {
+    let name = entry.shared.id.stream().to_owned();
+    ChildSpec::supervisor(name, move |_| {
         let manager = manager(Arc::clone(&entry));
         let settings = entry.restart_settings();
         async move {

@@ -354,6 +354,7 @@ impl Worker {
     async fn pull_all(&mut self, source: &mut Box<dyn Source>, timeout: Option<Duration>) -> Outcome {
         let begun = Instant::now();
         let waited = self.credits.waited();
+        let stop = self.ctx.stop.clone();
         loop {
             let limit = timeout.unwrap_or(CONTINUOUS_TURN_MAX);
             self.ctx.progress.busy(limit + HUNG_GRACE);
@@ -370,7 +371,7 @@ impl Worker {
                 Ok(Pull::Batch(batch)) => {
                     let delivered = tokio::select! {
                         biased;
-                        () = self.ctx.stop.stopped() => return Outcome::Stopped,
+                        () = stop.stopped() => return Outcome::Stopped,
                         delivered = self.deliver(batch) => delivered,
                     };
                     if let Err(why) = delivered {

@@ -4,6 +4,7 @@ pub mod events;
 mod logging;
 pub mod metrics;
 pub mod restarts;
+pub mod tree;
 
 pub use logging::{LoggingError, init};
 

@@ -60,7 +60,9 @@ fn log(event: &Event) {
     let incident = event.incident.as_deref().unwrap_or("");
     let path = event.path.as_str();
     match event.kind {
-        EventKind::Started | EventKind::Stopped => tracing::debug!(path, incarnation = event.incarnation, "{}", event.kind.as_str()),
+        EventKind::Started | EventKind::Stopped => {
+            tracing::debug!(path, incarnation = event.incarnation, "{}", event.kind.as_str())
+        }
         EventKind::Restarted | EventKind::Restarting | EventKind::Probed => {
             tracing::info!(path, incident, class, code, attempt = event.attempt, "{}", event.kind.as_str());
         }

@@ -77,7 +77,21 @@ impl Credits {
     /// A stream's pool of `bytes` beside the node's pool.
     #[must_use]
     pub fn for_stream(bytes: usize, node: Arc<Semaphore>) -> Self {
-        Self { stream: Arc::new(Semaphore::new(permits(bytes))), node, reserve_bytes_max: bytes }
+        let stream = Arc::new(Semaphore::new(permits(bytes)));
+        Self { stream, node, reserve_bytes_max: bytes, waits: Arc::default() }
+    }
+
+    /// The same pools with a count of waits of its own, for one worker.
+    #[must_use]
+    pub fn for_worker(&self) -> Self {
+        Self { waits: Arc::default(), ..self.clone() }
+    }
+
+    /// How long this handle has waited in all, a wait under way included. A workload's deadline moves by it: a slow
+    /// lake slows the polls and does not fail them.
+    #[must_use]
+    pub fn waited(&self) -> Duration {
+        self.waits.total()
     }
 
     /// Pools without another user, for tests and tools.

@@ -94,7 +94,8 @@ impl Path {
     }
 
     /// The value of the field in a record that was read.
-    pub(crate) fn field<'v>(&self, record: &'v Value) -> Option<&'v Value> {
+    #[must_use]
+    pub fn field<'v>(&self, record: &'v Value) -> Option<&'v Value> {
         self.steps.iter().try_fold(record, |value, step| match step {
             Step::Key(key) => value.get(key),
             Step::Index(index) => value.get(index),

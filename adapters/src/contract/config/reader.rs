@@ -50,6 +50,9 @@ impl fmt::Display for Problem {
 /// A thousand problems help nobody; the rest is counted only.
 const PROBLEMS_MAX: usize = 1000;
 
+/// Enough of a wrong value to recognise it.
+const SHOWN_CHARS_MAX: usize = 80;
+
 /// Collects problems over many readers.
 #[derive(Debug, Default)]
 pub struct Problems(Mutex<Vec<Problem>>);
@@ -275,6 +278,19 @@ impl<'a> Reader<'a> {
         None
     }
 
+    /// How a message shows `text`, which `key` holds or leads to: never what a reference leads to, since somebody may
+    /// have named the wrong secret.
+    #[must_use]
+    pub fn shown(&self, key: &str, text: &str) -> String {
+        match self.table.get(key).map(|node| &node.value) {
+            Some(Value::String(written)) if written != text => format!("what {written} leads to"),
+            _ if text.chars().count() > SHOWN_CHARS_MAX => {
+                format!("\"{}…\"", text.chars().take(SHOWN_CHARS_MAX).collect::<String>().escape_debug())
+            }
+            _ => format!("{text:?}"),
+        }
+    }
+
     /// Text that must be there.
     pub fn string_required(&self, key: &str, expected: &str, example: &str) -> Option<String> {
         if !self.has(key) {
@@ -301,7 +317,7 @@ impl<'a> Reader<'a> {
             return Some(*value);
         }
         let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
-        let what = format!("{} is {text:?}", self.path_of(key));
+        let what = format!("{} is {}", self.path_of(key), self.shown(key, &text));
         self.wrong(
             key,
             "INVALID_VALUE",
@@ -364,7 +380,7 @@ impl<'a> Reader<'a> {
             Value::String(text) => match parse_duration(text) {
                 Some(value) => value,
                 None => {
-                    let what = format!("{} is {text:?}", self.path_of(key));
+                    let what = format!("{} is {}", self.path_of(key), self.shown(key, text));
                     self.wrong(
                         key,
                         "INVALID_DURATION",
@@ -594,7 +610,7 @@ pub fn parse_size(text: &str) -> Option<u64> {
 pub fn show_duration(value: Duration) -> String {
     let ms = value.as_millis();
     for (unit_ms, unit) in [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s")] {
-        if ms > 0 && ms % unit_ms == 0 {
+        if ms > 0 && ms.is_multiple_of(unit_ms) {
             return format!("{}{unit}", ms / unit_ms);
         }
     }
@@ -603,7 +619,7 @@ pub fn show_duration(value: Duration) -> String {
 
 fn show_size(bytes: u64) -> String {
     for (unit, name) in [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")] {
-        if bytes > 0 && bytes % unit == 0 {
+        if bytes > 0 && bytes.is_multiple_of(unit) {
             return format!("{}{name}", bytes / unit);
         }
     }

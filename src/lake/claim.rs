@@ -1,0 +1,154 @@
+//! Taking a stream over. Start-up is recovery and there is no other start-up.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{FieldRef, Schema, SchemaRef};
+use serde_json::{Value, json};
+
+use super::delta::{line, metadata, metadata_with, protocol, txn};
+use super::error::LakeError;
+use super::log::{Apps, CLAIM_KEY, Log, Step, TableState};
+use super::owner::Owner;
+use super::recover::{Checkpoint, recover};
+use super::{Lake, layout};
+use crate::faults;
+use crate::names::StreamId;
+use crate::pipeline::{self, LF_COLUMNS};
+
+/// What a new owner wants of a stream's table.
+#[derive(Debug, Clone)]
+pub struct Claim {
+    /// The stream.
+    pub id: StreamId,
+    /// The adapter's name.
+    pub adapter: String,
+    /// The adapter's columns where declared or fixed, without the runtime's; `None` to infer them.
+    pub schema: Option<SchemaRef>,
+    /// The table's partition columns; they must be among the declared ones or the runtime's.
+    pub partition_by: Vec<String>,
+    /// What a cache remembers. It may lag, be of another table, or be wrong; it is checked.
+    pub cache: Option<Checkpoint>,
+}
+
+impl Lake {
+    /// Claims the stream: creates its table where absent, fences the owner before, finishes what he left half done, and
+    /// finds the positions to go on from.
+    ///
+    /// # Errors
+    /// `config` where columns or partitioning do not fit the table; `transient` and the like from the store; `data`
+    /// where the lake lacks what it must have.
+    pub async fn claim(self: &Arc<Self>, claim: Claim) -> Result<Owner, LakeError> {
+        let columns = declared(&claim)?;
+        let apps = Apps { own: Some(layout::own_app(&claim.id)), epoch: layout::epoch_app(&claim.id) };
+        let mut log = Log::open(&self.io, layout::table(&claim.id), apps).await?;
+        let token = self.token(&claim.id);
+        let now_ms = self.clock.now_us() / 1000;
+        let own_app = layout::own_app(&claim.id);
+        let decide = |state: Option<&TableState>| {
+            let info = |operation: &str| {
+                let parameters = json!({});
+                info(operation, &parameters, now_ms, &[(CLAIM_KEY, token.as_str())])
+            };
+            let Some(state) = state else {
+                let made = metadata(&token, &pipeline::table_columns(Some(&columns)), &claim.partition_by, now_ms)?;
+                let created = [info("CREATE TABLE"), line("protocol", &protocol()), line("metaData", &made)];
+                return Ok(Step::Write(created.concat() + &txn(&own_app, 1, now_ms)));
+            };
+            if state.claim.as_ref() == Some(&token) {
+                return Ok(Step::Done(state.version));
+            }
+            let mut body = info("CLAIM");
+            if let Some(changed) = evolve(state, &columns, &claim.partition_by)? {
+                body += &line("metaData", &changed);
+            }
+            Ok(Step::Write(body + &txn(&own_app, state.own + 1, now_ms)))
+        };
+        log.append(&self.io, "lake.claim.sent", decide).await?;
+        faults::point("lake.claim.after");
+        let Some(state) = &log.state else {
+            return Err(LakeError::bug("claim_state", "a claimed table has no state"));
+        };
+        let (checkpoint, last) = recover(&self.io, &claim.id, state, claim.cache).await?;
+        let mut owner = Owner::new(Arc::clone(self), &claim.id, log, checkpoint);
+        if let Some(last) = last {
+            owner.finish_dead(&last.record).await?;
+        }
+        Ok(owner)
+    }
+}
+
+/// A `commitInfo` line. Entries of `ours` are names of our own beside Delta's.
+pub(crate) fn info(operation: &str, parameters: &Value, now_ms: i64, ours: &[(&str, &str)]) -> String {
+    let mut info = json!({
+        "timestamp": now_ms,
+        "operation": operation,
+        "operationParameters": parameters,
+        "isBlindAppend": true,
+        "engineInfo": concat!("lakefeed/", env!("CARGO_PKG_VERSION")),
+    });
+    for (key, value) in ours {
+        info[*key] = (*value).into();
+    }
+    line("commitInfo", &info)
+}
+
+/// The declared columns as the lake stores them.
+fn declared(claim: &Claim) -> Result<SchemaRef, LakeError> {
+    let empty = Arc::new(Schema::empty());
+    let (columns, unfit) = pipeline::merge_columns(None, claim.schema.as_ref().unwrap_or(&empty));
+    if !unfit.is_empty() {
+        let names: Vec<_> = unfit.iter().map(|(name, _)| format!("{name:?}")).collect();
+        let message = format!("the lake cannot store the columns {} by name or type", names.join(", "));
+        return Err(LakeError::config("invalid_column", message));
+    }
+    let all = pipeline::table_columns(Some(&columns));
+    for name in &claim.partition_by {
+        let field = all.field_with_name(name).map_err(|_| {
+            let message = format!("partition_by names {name:?}, which is not a declared column");
+            LakeError::config("partition_column", message)
+        })?;
+        if !pipeline::can_partition(field.data_type()) {
+            let message = format!("a table cannot be partitioned by {name:?}: its type has no name in a path");
+            return Err(LakeError::config("partition_column", message));
+        }
+    }
+    if LF_COLUMNS.iter().all(|name| claim.partition_by.iter().any(|by| by == name)) {
+        return Err(LakeError::config("partition_column", "a table needs a column that is not a partition column"));
+    }
+    Ok(columns)
+}
+
+/// The `metaData` that takes the declared columns in, if the table lacks some.
+fn evolve(state: &TableState, columns: &SchemaRef, partition_by: &[String]) -> Result<Option<Value>, LakeError> {
+    if state.partition_by != partition_by {
+        let message = format!(
+            "the table is partitioned by [{}], not by [{}]; partitioning cannot change",
+            state.partition_by.join(", "),
+            partition_by.join(", ")
+        );
+        return Err(LakeError::config("partitioning_changed", message));
+    }
+    let wanted = pipeline::table_columns(Some(columns));
+    let new = new_columns(&state.schema, &wanted)?;
+    if new.is_empty() { Ok(None) } else { metadata_with(&state.metadata, &new).map(Some) }
+}
+
+/// The columns that `table` lacks.
+pub(crate) fn new_columns(table: &SchemaRef, wanted: &SchemaRef) -> Result<Vec<FieldRef>, LakeError> {
+    let mut new = Vec::new();
+    for field in wanted.fields() {
+        match table.field_with_name(field.name()) {
+            Ok(mine) if mine.data_type() == field.data_type() => {}
+            Ok(_) => {
+                let message = format!("column {:?} has another type in the table", field.name());
+                return Err(LakeError::config("schema_conflict", message));
+            }
+            Err(_) if table.fields().iter().any(|f| f.name().eq_ignore_ascii_case(field.name())) => {
+                let message = format!("column {:?} differs from one of the table in case only", field.name());
+                return Err(LakeError::config("schema_conflict", message));
+            }
+            Err(_) => new.push(Arc::clone(field)),
+        }
+    }
+    Ok(new)
+}

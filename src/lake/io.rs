@@ -1,0 +1,202 @@
+//! The store as the commit protocol needs it: bounded, retried, and honest about what is not known.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::TryStreamExt;
+use futures::stream::BoxStream;
+use object_store::path::Path;
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::error::{LakeError, LakeErrorClass};
+
+/// How long an operation is tried again before its error is given to the caller. Long enough for a store's hiccup or a
+/// fail-over, short enough that a supervisor learns of an outage while the person on call still reads the first alert.
+const RETRY_FOR: Duration = Duration::from_secs(20);
+/// The first pause between two tries; doubles.
+const PAUSE_MIN: Duration = Duration::from_millis(25);
+/// The longest pause.
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// One try of one operation: a store that says nothing for this long will not.
+const TRY_MAX: Duration = Duration::from_secs(30);
+/// What a try may take longer for each MiB that it carries: 1 MiB/s is the slowest link that is of any use.
+const TRY_PER_MIB: Duration = Duration::from_secs(1);
+
+/// What a create-only put found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Put {
+    Created,
+    Exists,
+}
+
+/// The pauses between tries.
+#[derive(Debug)]
+pub(crate) struct Tries {
+    until: Instant,
+    pause: Duration,
+    /// Stirs the pauses so that owners that failed together do not try again together.
+    stir: u64,
+}
+
+impl Tries {
+    pub(crate) fn new(seed: &str) -> Self {
+        let stir = seed.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        Self { until: Instant::now() + RETRY_FOR, pause: PAUSE_MIN, stir }
+    }
+
+    /// Waits before the next try; gives the error back where there is none left or none would help.
+    pub(crate) async fn again(&mut self, error: LakeError) -> Result<(), LakeError> {
+        if !error.may_heal() || Instant::now() + self.pause > self.until {
+            return Err(error);
+        }
+        self.stir = self.stir.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let part = u32::try_from((self.stir >> 33) % 512).unwrap_or(0);
+        sleep(self.pause / 2 + self.pause * part / 1024).await;
+        self.pause = (self.pause * 2).min(PAUSE_MAX);
+        Ok(())
+    }
+}
+
+/// The lake's store.
+#[derive(Debug, Clone)]
+pub(crate) struct Io {
+    store: Arc<dyn ObjectStore>,
+}
+
+impl Io {
+    pub(crate) fn new(store: Arc<dyn ObjectStore>) -> Self {
+        Self { store }
+    }
+
+    pub(crate) fn store(&self) -> Arc<dyn ObjectStore> {
+        Arc::clone(&self.store)
+    }
+
+    /// One create-only try. An error says nothing about whether the object is there now.
+    pub(crate) async fn put_new(&self, path: &str, bytes: Bytes) -> Result<Put, LakeError> {
+        let what = || format!("put of {path}");
+        let limit = TRY_MAX + TRY_PER_MIB * u32::try_from(bytes.len() >> 20).unwrap_or(u32::MAX);
+        let location = parse(path)?;
+        let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+        let put = self.store.put_opts(&location, PutPayload::from_bytes(bytes), options);
+        match timeout(limit, put).await {
+            Ok(Ok(_)) => Ok(Put::Created),
+            Ok(Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. })) => {
+                Ok(Put::Exists)
+            }
+            Ok(Err(error)) => Err(LakeError::store(&what(), &error)),
+            Err(_) => Err(silent(&what())),
+        }
+    }
+
+    /// Puts an object whose name stands for its content: that it is there already is what was wanted.
+    pub(crate) async fn put_same(&self, path: &str, bytes: Bytes) -> Result<(), LakeError> {
+        let mut tries = Tries::new(path);
+        loop {
+            match self.put_new(path, bytes.clone()).await {
+                Ok(_) => return Ok(()),
+                Err(error) => tries.again(error).await?,
+            }
+        }
+    }
+
+    /// Puts an object under a name of its own. Something else under that name is [`Put::Exists`]; the same content is
+    /// [`Put::Created`], whoever put it there.
+    pub(crate) async fn put_or_compare(&self, path: &str, bytes: Bytes) -> Result<Put, LakeError> {
+        let mut tries = Tries::new(path);
+        loop {
+            let error = match self.put_new(path, bytes.clone()).await {
+                Ok(Put::Created) => return Ok(Put::Created),
+                Ok(Put::Exists) => {
+                    let same = self.get(path).await?.is_some_and(|there| there == bytes);
+                    return Ok(if same { Put::Created } else { Put::Exists });
+                }
+                Err(error) => error,
+            };
+            tries.again(error).await?;
+        }
+    }
+
+    /// A whole object; `None` where there is none.
+    pub(crate) async fn get(&self, path: &str) -> Result<Option<Bytes>, LakeError> {
+        let mut tries = Tries::new(path);
+        let location = parse(path)?;
+        loop {
+            let read = async { self.store.get(&location).await?.bytes().await };
+            let error = match timeout(TRY_MAX, read).await {
+                Ok(Ok(bytes)) => return Ok(Some(bytes)),
+                Ok(Err(object_store::Error::NotFound { .. })) => return Ok(None),
+                Ok(Err(error)) => LakeError::store(&format!("get of {path}"), &error),
+                Err(_) => silent(&format!("get of {path}")),
+            };
+            tries.again(error).await?;
+        }
+    }
+
+    /// Whether there is an object, and its size in bytes.
+    pub(crate) async fn size(&self, path: &str) -> Result<Option<u64>, LakeError> {
+        let mut tries = Tries::new(path);
+        let location = parse(path)?;
+        loop {
+            let error = match timeout(TRY_MAX, self.store.head(&location)).await {
+                Ok(Ok(meta)) => return Ok(Some(meta.size)),
+                Ok(Err(object_store::Error::NotFound { .. })) => return Ok(None),
+                Ok(Err(error)) => LakeError::store(&format!("head of {path}"), &error),
+                Err(_) => silent(&format!("head of {path}")),
+            };
+            tries.again(error).await?;
+        }
+    }
+
+    /// Removes an object; that it is gone already is what was wanted.
+    pub(crate) async fn remove(&self, path: &str) -> Result<(), LakeError> {
+        match timeout(TRY_MAX, self.store.delete(&parse(path)?)).await {
+            Ok(Ok(()) | Err(object_store::Error::NotFound { .. })) => Ok(()),
+            Ok(Err(error)) => Err(LakeError::store(&format!("delete of {path}"), &error)),
+            Err(_) => Err(silent(&format!("delete of {path}"))),
+        }
+    }
+
+    /// Names directly below `folder`: folders and objects, each in order.
+    pub(crate) async fn names(&self, folder: &str) -> Result<(Vec<String>, Vec<String>), LakeError> {
+        let mut tries = Tries::new(folder);
+        let prefix = parse(folder)?;
+        let prefix = (!folder.is_empty()).then_some(&prefix);
+        loop {
+            let error = match timeout(TRY_MAX, self.store.list_with_delimiter(prefix)).await {
+                Ok(Ok(listed)) => {
+                    let name = |path: &Path| path.filename().map(str::to_owned);
+                    let mut folders: Vec<_> = listed.common_prefixes.iter().filter_map(name).collect();
+                    let mut objects: Vec<_> = listed.objects.iter().filter_map(|o| name(&o.location)).collect();
+                    folders.sort();
+                    objects.sort();
+                    return Ok((folders, objects));
+                }
+                Ok(Err(object_store::Error::NotFound { .. })) => return Ok(Default::default()),
+                Ok(Err(error)) => LakeError::store(&format!("list of {folder}"), &error),
+                Err(_) => silent(&format!("list of {folder}")),
+            };
+            tries.again(error).await?;
+        }
+    }
+
+    /// Everything below `folder`, in the store's order.
+    pub(crate) fn list(&self, folder: &str) -> Result<BoxStream<'static, Result<ObjectMeta, LakeError>>, LakeError> {
+        let prefix = parse(folder)?;
+        let what = format!("list of {folder}");
+        let listed = self.store.list((!folder.is_empty()).then_some(&prefix));
+        Ok(Box::pin(listed.map_err(move |error| LakeError::store(&what, &error))))
+    }
+}
+
+fn silent(what: &str) -> LakeError {
+    LakeError::new(LakeErrorClass::Transient, "lake_silent", format!("{what}: no answer in time"))
+}
+
+pub(crate) fn parse(path: &str) -> Result<Path, LakeError> {
+    Path::parse(path).map_err(|_| LakeError::bug("lake_path", format!("{path:?} is no path of the lake")))
+}

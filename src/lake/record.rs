@@ -1,0 +1,158 @@
+//! Epoch records: what an epoch made and where. They survive the clean-up of the log.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use chrono::{DateTime, SecondsFormat};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::error::LakeError;
+use super::layout;
+use crate::names::StreamId;
+use crate::pipeline::Sealed;
+
+/// `(from, to]` of one partition.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Span {
+    /// The position before; `None` at the beginning.
+    pub from: Option<String>,
+    /// The position after. Empty where an operator sent the partition back to the beginning.
+    pub to: String,
+}
+
+/// A file of a table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileEntry {
+    /// Relative to its table.
+    pub path: String,
+    /// Size of the object.
+    pub bytes: u64,
+    /// Rows.
+    pub rows: u64,
+}
+
+/// An epoch record, as it stands in the lake.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EpochRecord {
+    /// The stream's tenant.
+    pub tenant: String,
+    /// The stream's name.
+    pub stream: String,
+    /// The adapter's name.
+    pub adapter: String,
+    /// From 1, without gaps.
+    pub epoch: u64,
+    /// Of the owner.
+    pub generation: u64,
+    /// The table's path in the lake.
+    pub table: String,
+    /// The partitions that moved.
+    pub positions: BTreeMap<String, Span>,
+    /// Files of the table.
+    pub files: Vec<FileEntry>,
+    /// Files of the dead table.
+    pub dead_files: Vec<FileEntry>,
+    /// Raw segments, relative to the lake.
+    pub raw: Vec<String>,
+    /// Rows in the table.
+    pub rows: u64,
+    /// Dead letters.
+    pub dead: u64,
+    /// The newest event time of this epoch and all before it, RFC 3339 UTC.
+    pub watermark: Option<String>,
+    /// When collecting began, RFC 3339 UTC.
+    pub started_at: String,
+    /// When it ended, RFC 3339 UTC.
+    pub closed_at: String,
+    /// Hash of the transform, where there is one.
+    pub transform: Option<String>,
+}
+
+/// RFC 3339 in UTC with µs.
+pub(crate) fn show_time(us: i64) -> String {
+    DateTime::from_timestamp_micros(us).unwrap_or_default().to_rfc3339_opts(SecondsFormat::Micros, true)
+}
+
+/// µs since the epoch of an RFC 3339 time.
+pub(crate) fn parse_time(text: &str) -> Option<i64> {
+    DateTime::parse_from_rfc3339(text).ok().map(|time| time.timestamp_micros())
+}
+
+impl EpochRecord {
+    /// The record of `sealed`. `newest_event_us` is the newest event time before it.
+    pub(crate) fn of(sealed: &Sealed, newest_event_us: Option<i64>) -> Self {
+        let entries = |files: &[crate::pipeline::DataFile]| {
+            let entry = |file: &crate::pipeline::DataFile| FileEntry {
+                path: file.path.clone(),
+                bytes: file.bytes.len() as u64,
+                rows: file.rows as u64,
+            };
+            files.iter().map(entry).collect::<Vec<_>>()
+        };
+        let span = |(from, to): &(Option<String>, String)| Span { from: from.clone(), to: to.clone() };
+        Self {
+            tenant: sealed.id.tenant().to_owned(),
+            stream: sealed.id.stream().to_owned(),
+            adapter: sealed.adapter.clone(),
+            epoch: sealed.epoch,
+            generation: sealed.generation,
+            table: layout::table(&sealed.id),
+            positions: sealed.positions.iter().map(|(name, moved)| (name.clone(), span(moved))).collect(),
+            files: entries(&sealed.files),
+            dead_files: entries(&sealed.dead_files),
+            raw: sealed.raw.iter().map(|segment| segment.path.clone()).collect(),
+            rows: sealed.rows,
+            dead: sealed.dead,
+            watermark: newest_event_us.max(sealed.watermark_us).map(show_time),
+            started_at: show_time(sealed.started_at_us),
+            closed_at: show_time(sealed.closed_at_us),
+            transform: None,
+        }
+    }
+
+    pub(crate) fn to_bytes(&self) -> Result<Bytes, LakeError> {
+        let unwritable = |_| LakeError::bug("record_json", "an epoch record cannot be written as JSON");
+        serde_json::to_vec(self).map(Bytes::from).map_err(unwritable)
+    }
+
+    pub(crate) fn from_bytes(path: &str, bytes: &[u8]) -> Result<Self, LakeError> {
+        serde_json::from_slice(bytes)
+            .map_err(|_| LakeError::data("record_unreadable", format!("{path} is not an epoch record")))
+    }
+
+    /// The stream.
+    pub(crate) fn id(&self) -> Result<StreamId, LakeError> {
+        StreamId::new(&self.tenant, &self.stream)
+            .map_err(|_| LakeError::data("record_unreadable", "an epoch record names an impossible stream"))
+    }
+
+    /// When collecting ended, in ms since the epoch, for what the log wants.
+    pub(crate) fn closed_at_ms(&self) -> i64 {
+        parse_time(&self.closed_at).unwrap_or(0) / 1000
+    }
+
+    /// `data` of the event `data-streams:results`. `path` is where the record stands, `version` the table's version
+    /// that holds the epoch where it is still known.
+    pub(crate) fn reference(&self, path: &str, version: Option<u64>) -> Value {
+        let name = format!("lakefeed:{}/{}/{}", self.tenant, self.stream, self.epoch);
+        let seconds = parse_time(&self.closed_at).unwrap_or(0).div_euclid(1_000_000);
+        let mut reference = json!({
+            "adapter": self.adapter,
+            "payload": {"id": Uuid::new_v5(&Uuid::NAMESPACE_URL, name.as_bytes()).to_string(), "filename": path},
+            "timestamp": seconds.to_string(),
+            "tenant": self.tenant,
+            "stream": self.stream,
+            "epoch": self.epoch,
+            "generation": self.generation,
+            "table": self.table,
+            "rows": self.rows,
+            "dead": self.dead,
+        });
+        if let Some(version) = version {
+            reference["version"] = version.into();
+        }
+        reference
+    }
+}

@@ -1,0 +1,182 @@
+//! One life of a child: what it is told, how it reports progress, and whether it still counts.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::handle::SupervisorHandle;
+use crate::message::Msg;
+use crate::path::ChildPath;
+
+/// The place of a child in its supervisor's start order; never used twice by one supervisor.
+pub(crate) type Seq = u64;
+
+/// What a child is given at each start.
+#[derive(Clone, Debug)]
+pub struct ChildContext {
+    /// Where it stands in the tree.
+    pub path: ChildPath,
+    /// How many times it has been started, as its observer counts.
+    pub incarnation: u64,
+    /// Failures in a row before this start; 0 for a fresh one.
+    pub attempt: u32,
+    /// The supervisor that starts it.
+    pub supervisor: SupervisorHandle,
+    /// Tells it to stop.
+    pub stop: StopToken,
+    /// Takes its signs of life.
+    pub progress: Progress,
+    /// Says whether this life still counts.
+    pub fence: Fence,
+}
+
+/// State shared between a supervisor and one life of one child.
+pub(crate) struct Life {
+    pub(crate) seq: Seq,
+    pub(crate) number: u64,
+    supervisor: SupervisorHandle,
+    /// Point in time from which `deadline` counts.
+    epoch: Instant,
+    stop: AtomicBool,
+    stopped: Notify,
+    current: AtomicBool,
+    /// Nanoseconds since `epoch` by which the next sign of life is due; 0 = none is.
+    deadline: AtomicU64,
+    /// The supervisor has a timer for `deadline`.
+    watched: AtomicBool,
+    used: AtomicBool,
+    healthy: AtomicBool,
+}
+
+impl fmt::Debug for Life {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Life").field("seq", &self.seq).field("number", &self.number).finish_non_exhaustive()
+    }
+}
+
+impl Life {
+    pub(crate) fn new(seq: Seq, number: u64, supervisor: SupervisorHandle, epoch: Instant) -> Arc<Self> {
+        Arc::new(Self {
+            seq,
+            number,
+            supervisor,
+            epoch,
+            stop: AtomicBool::new(false),
+            stopped: Notify::new(),
+            current: AtomicBool::new(true),
+            deadline: AtomicU64::new(0),
+            watched: AtomicBool::new(false),
+            used: AtomicBool::new(false),
+            healthy: AtomicBool::new(false),
+        })
+    }
+
+    pub(crate) fn tell(&self, message: Msg) {
+        self.supervisor.cast(message);
+    }
+
+    pub(crate) fn ask_to_stop(&self) {
+        self.stop.store(true, Ordering::SeqCst);
+        self.stopped.notify_waiters();
+    }
+
+    pub(crate) fn revoke(&self) {
+        self.current.store(false, Ordering::SeqCst);
+    }
+
+    /// Whether the child did useful work in this life, or, if it never reports, stayed up for `long_enough`.
+    pub(crate) fn was_healthy(&self, uptime: Duration, long_enough: Duration) -> bool {
+        let reported = self.healthy.load(Ordering::SeqCst);
+        reported || (!self.used.load(Ordering::SeqCst) && uptime >= long_enough)
+    }
+
+    /// The instant by which a sign of life is due, if one is.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        match self.deadline.load(Ordering::SeqCst) {
+            0 => None,
+            nanos => Some(self.epoch + Duration::from_nanos(nanos)),
+        }
+    }
+
+    /// Gives up the timer unless the child became busy meanwhile; true if the timer is still needed.
+    pub(crate) fn unwatch(&self) -> bool {
+        self.watched.store(false, Ordering::SeqCst);
+        // A busy() that ran before the store above saw `watched` and sent no message: look again.
+        self.deadline().is_some() && !self.watched.swap(true, Ordering::SeqCst)
+    }
+}
+
+/// Tells a child to stop. After its [`Shutdown`](crate::Shutdown) time it is killed.
+#[derive(Clone, Debug)]
+pub struct StopToken(pub(crate) Arc<Life>);
+
+impl StopToken {
+    /// Returns once the child is asked to stop; at once if it was already. Cancel-safe.
+    pub async fn stopped(&self) {
+        loop {
+            let notified = self.0.stopped.notified();
+            let mut notified = std::pin::pin!(notified);
+            notified.as_mut().enable();
+            if self.is_stopped() {
+                return;
+            }
+            notified.await;
+        }
+    }
+
+    /// Whether the child was asked to stop.
+    pub fn is_stopped(&self) -> bool {
+        self.0.stop.load(Ordering::SeqCst)
+    }
+}
+
+/// Takes a child's signs of life. All calls are a few atomic operations and may be made as often as one likes.
+#[derive(Clone, Debug)]
+pub struct Progress(pub(crate) Arc<Life>);
+
+impl Progress {
+    /// Promises another call within `limit`. Without one the child counts as hung: it is killed and handled as a
+    /// failure of class [`Hung`](crate::Class::Hung).
+    pub fn busy(&self, limit: Duration) {
+        let life = &self.0;
+        life.used.store(true, Ordering::SeqCst);
+        let due = Instant::now().duration_since(life.epoch).saturating_add(limit);
+        let nanos = u64::try_from(due.as_nanos()).unwrap_or(FAR_NANOS).min(FAR_NANOS);
+        life.deadline.store(nanos.max(1), Ordering::SeqCst);
+        if !life.watched.swap(true, Ordering::SeqCst) {
+            life.tell(Msg::Watch { seq: life.seq, life: life.number });
+        }
+    }
+
+    /// Nothing to do now; the promise is lifted.
+    pub fn idle(&self) {
+        self.0.used.store(true, Ordering::SeqCst);
+        self.0.deadline.store(0, Ordering::SeqCst);
+    }
+
+    /// Useful work was done in this life: the failures before it may be forgotten, and a probe has succeeded. Lifts the
+    /// promise made by `busy`.
+    pub fn healthy(&self) {
+        self.0.healthy.store(true, Ordering::SeqCst);
+        self.idle();
+    }
+}
+
+/// A hundred years: deadlines beyond it are as good as none, and adding it to an instant cannot overflow.
+const FAR_NANOS: u64 = 100 * 365 * 86_400 * 1_000_000_000;
+
+/// Says whether a life still counts. What a child does to the outside world should be refused once it does not: a
+/// child that could not be killed may still be running when its successor is.
+#[derive(Clone, Debug)]
+pub struct Fence(pub(crate) Arc<Life>);
+
+impl Fence {
+    /// False once this life was killed, abandoned, replaced or has ended.
+    pub fn is_current(&self) -> bool {
+        self.0.current.load(Ordering::SeqCst)
+    }
+}

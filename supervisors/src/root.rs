@@ -1,0 +1,113 @@
+//! The top of a tree.
+
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::core::{Place, Tree, spawn};
+use crate::event::{Event, EventKind, Observer};
+use crate::handle::{SupervisorExit, SupervisorHandle, killed};
+use crate::message::Msg;
+use crate::path::ChildPath;
+use crate::policy::{Failure, Reason};
+use crate::spec::SupervisorSpec;
+
+/// How a tree ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RootEnd {
+    /// Asked to, or because its significant children ended.
+    Stopped,
+    /// Its limit of restarts was reached.
+    GaveUp {
+        /// The incident that led there.
+        incident: Arc<str>,
+        /// What the first child to fail in it failed with.
+        reason: Reason,
+    },
+}
+
+/// A running tree. Dropping it does not stop the tree; [`Root::stop`] does.
+#[derive(Clone)]
+pub struct Root {
+    handle: SupervisorHandle,
+    end: watch::Receiver<Option<RootEnd>>,
+}
+
+impl fmt::Debug for Root {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Root").field("handle", &self.handle).finish_non_exhaustive()
+    }
+}
+
+impl Root {
+    /// Starts a tree and waits until its initial children are started. `seed` decides incident ids and jitter.
+    ///
+    /// # Errors
+    /// What the spec is wrong in, or what the first child that did not start failed with; the others are stopped by
+    /// then.
+    pub async fn start(
+        id: &str,
+        spec: SupervisorSpec,
+        observer: Arc<dyn Observer>,
+        seed: u64,
+    ) -> Result<Self, Failure> {
+        let tree = Tree::new(observer, seed);
+        let path = ChildPath::root(id);
+        let incarnation = tree.next_incarnation(&path);
+        let place = Place { path: path.clone(), incarnation };
+        let spawned = spawn(Arc::clone(&tree), place, spec, None, None).await?;
+        let (handle, actor) = (spawned.handle, spawned.actor);
+        let began = spawned.began.await.unwrap_or_else(|_| Err(killed().into()));
+        if let Err(trouble) = began {
+            return Err(trouble.failure);
+        }
+        tree.record(Event::plain(path.clone(), incarnation, EventKind::Started));
+        let (tell, end) = watch::channel(None);
+        let watched = handle.clone();
+        tokio::spawn(async move {
+            let _ = actor.await;
+            let end = root_end(&watched, &tree);
+            tree.record(end_event(path, incarnation, &end));
+            tell.send_replace(Some(end));
+        });
+        Ok(Self { handle, end })
+    }
+
+    /// Talks to the supervisor at the top.
+    pub fn handle(&self) -> SupervisorHandle {
+        self.handle.clone()
+    }
+
+    /// Stops the whole tree in order and waits for its end.
+    pub async fn stop(&self) {
+        self.handle.cast(Msg::Shutdown);
+        self.ended().await;
+    }
+
+    /// Waits until the tree has ended, and says how.
+    pub async fn ended(&self) -> RootEnd {
+        let mut end = self.end.clone();
+        let ended = end.wait_for(Option::is_some).await;
+        ended.ok().and_then(|end| end.clone()).unwrap_or(RootEnd::Stopped)
+    }
+}
+
+fn root_end(handle: &SupervisorHandle, tree: &Tree) -> RootEnd {
+    match handle.exit() {
+        Some(SupervisorExit::Clean) => RootEnd::Stopped,
+        Some(SupervisorExit::GaveUp { failure, origin }) => {
+            RootEnd::GaveUp { incident: Arc::clone(&origin.incident), reason: failure.reason.clone() }
+        }
+        None => RootEnd::GaveUp { incident: tree.incident(), reason: killed().reason },
+    }
+}
+
+fn end_event(path: ChildPath, incarnation: u64, end: &RootEnd) -> Event {
+    let mut event = Event::plain(path, incarnation, EventKind::Stopped);
+    if let RootEnd::GaveUp { incident, reason } = end {
+        event.incident = Some(Arc::clone(incident));
+        event.reason = Some(reason.clone());
+    }
+    event
+}

@@ -1,0 +1,11 @@
+//! The supervision contract, on the paused clock.
+
+#![allow(clippy::unwrap_used)]
+
+mod support;
+
+mod beyond;
+mod groups;
+mod lifecycle;
+mod manage;
+mod nested;
