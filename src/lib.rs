@@ -3,8 +3,9 @@
 pub mod cli;
 pub mod settings;
 
-//APP pub mod app;
-//APP pub mod run;
+pub mod app;
+pub mod control;
+pub mod run;
 
 pub mod streams;
 
@@ -16,7 +17,7 @@ pub mod checkpoint;
 
 pub mod announce;
 
-//APP pub mod maintenance;
+pub mod maintenance;
 
 pub mod telemetry;
 

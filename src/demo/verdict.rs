@@ -62,6 +62,33 @@ pub struct StreamOutcome {
     pub parked: u64,
 }
 
+impl Outcome {
+    /// For people: the table, what happened, and where the lake is.
+    #[must_use]
+    pub fn table(&self) -> String {
+        let mut text = format!(
+            "\n{:<18} {:>11} {:>9} {:>6} {:>8} {:>8} {:>7} {:>9} {:>7}\n",
+            "stream", "handed over", "rows", "dead", "missing", "doubled", "epochs", "restarts", "parked"
+        );
+        for s in &self.streams {
+            let name = format!("{}/{}", s.tenant, s.stream);
+            text.push_str(&format!(
+                "{name:<18} {:>11} {:>9} {:>6} {:>8} {:>8} {:>7} {:>9} {:>7}\n",
+                s.handed_over, s.rows, s.dead, s.missing, s.doubled, s.epochs, s.restarts, s.parked
+            ));
+        }
+        let faults: Vec<_> = self.faults.iter().map(|(name, count)| format!("{name} {count}")).collect();
+        text.push_str(&format!("\nfaults: {}\n", faults.join(", ")));
+        text.push_str(&format!("{} restarts in {} incidents, {} s\n", self.restarts, self.incidents, self.seconds));
+        for finding in &self.findings {
+            text.push_str(&format!("WRONG: {finding}\n"));
+        }
+        let verdict = if self.ok { "nothing was lost and nothing doubled" } else { "the promise was broken" };
+        text.push_str(&format!("{verdict}; the lake is {}", self.lake));
+        text
+    }
+}
+
 /// Reads the lake back and compares.
 pub(super) fn judge_all(
     lake: &Path,

@@ -6,6 +6,8 @@ mod support;
 
 mod beyond;
 mod groups;
+mod kinds;
 mod lifecycle;
 mod manage;
 mod nested;
+mod significant;
