@@ -2,6 +2,7 @@
 
 pub mod cli;
 pub mod settings;
+pub mod verbs;
 
 pub mod app;
 pub mod control;
@@ -21,7 +22,7 @@ pub mod maintenance;
 
 pub mod telemetry;
 
-//APP pub mod demo;
+pub mod demo;
 pub mod simulate;
 
 pub mod faults;

@@ -6,11 +6,11 @@ use adapters::contract::SystemClock;
 use adapters::contract::config::ProcessSecrets;
 
 use crate::app::kinds;
-use crate::cli::{Cli, ConfigArgs, DemoArgs, Lake, Simulate, SimulateIqairArgs, Verb, exit, output, validate};
+use crate::cli::{Cli, DemoArgs, Simulate, SimulateIqairArgs, Verb, exit, output, validate};
 use crate::demo::{self, DemoOptions};
 use crate::run::chain;
 use crate::simulate::iqair::{Faults, Options, StandIn};
-use crate::{lake, settings, telemetry};
+use crate::telemetry;
 
 /// Runs the verb; its exit code.
 #[must_use]
@@ -39,7 +39,6 @@ async fn start(cli: Cli) -> u8 {
         Verb::Validate(args) => validate(&args.config, cli.json, &kinds(), &ProcessSecrets),
         Verb::Demo(args) => show_demo(args, cli.json).await,
         Verb::Simulate(Simulate::Iqair(args)) => stand_in(args, cli.json).await,
-        Verb::Lake(Lake::Check(args)) => check_lake(&args, cli.json).await,
         _ => exit::USAGE,
     }
 }
@@ -95,29 +94,4 @@ async fn stand_in(args: SimulateIqairArgs, json: bool) -> u8 {
     crate::run::stop_signal().await;
     stand_in.stop().await;
     exit::DONE
-}
-
-async fn check_lake(args: &ConfigArgs, json: bool) -> u8 {
-    let settings = match settings::load(&args.config, &kinds(), &ProcessSecrets) {
-        Ok((settings, _)) => settings,
-        Err(problems) => {
-            output::problems_to_stderr(&problems);
-            return exit::USAGE;
-        }
-    };
-    let report = match lake::Lake::open(&settings.lake, Arc::new(SystemClock)) {
-        Ok(lake) => lake.check(None).await,
-        Err(e) => return fail(&e),
-    };
-    match report {
-        Ok(report) => {
-            if json {
-                output::document(&report);
-            } else {
-                output::line(&report);
-            }
-            if report.problems.is_empty() { exit::DONE } else { exit::FAILED }
-        }
-        Err(e) => fail(&e),
-    }
 }

@@ -83,7 +83,8 @@ pub async fn run(options: &DemoOptions) -> Result<Outcome, DemoError> {
     let mut parts = Parts::process();
     parts.seed = options.seed;
     parts.kinds = recorded(parts.kinds, &ledger, &heard);
-    let settings = from_text(&configuration(&stand_in, options.seed), &options.data, &parts).map_err(DemoError::Settings)?;
+    let settings =
+        from_text(&configuration(&stand_in, options.seed), &options.data, &parts).map_err(DemoError::Settings)?;
     let app = App::start(settings, parts).await?;
     live::show(&app, options.duration, options.quiet).await;
     quiet.send_replace(true);
@@ -114,7 +115,9 @@ fn configuration(stand_in: &StandIn, seed: u64) -> String {
     let partitions: Vec<String> = stand_in
         .stations()
         .iter()
-        .map(|s| format!("  {{ name = \"{}\", lat = {}, lon = {} }},", s.city.to_lowercase().replace(' ', "-"), s.lat, s.lon))
+        .map(|s| {
+            format!("  {{ name = \"{}\", lat = {}, lon = {} }},", s.city.to_lowercase().replace(' ', "-"), s.lat, s.lon)
+        })
         .collect();
     format!(
         r#"[node]

@@ -105,7 +105,8 @@ pub(super) fn judge_all(
         .into_iter()
         .map(|(stream, adapter)| {
             let prefix = format!("demo/{stream}/");
-            let own: BTreeMap<_, _> = handed.iter().filter_map(|(scope, h)| Some((scope.strip_prefix(&prefix)?, h))).collect();
+            let own: BTreeMap<_, _> =
+                handed.iter().filter_map(|(scope, h)| Some((scope.strip_prefix(&prefix)?, h))).collect();
             let expected = if stream == "air" { observations(&own) } else { synthetic(seed, &own) };
             let verdict = judge(lake, "demo", stream, &expected);
             outcome(stream, adapter, &own, &verdict, &log, &mut findings)
@@ -143,9 +144,11 @@ fn outcome(
         findings.extend(verdict.messages.iter().map(|message| format!("demo/{stream}: {message}")));
     }
     if stream == "air" && dead != verdict.dead {
-        findings.push(format!("demo/{stream}: {dead} junk payloads were handed over, {} are dead letters", verdict.dead));
+        findings
+            .push(format!("demo/{stream}: {dead} junk payloads were handed over, {} are dead letters", verdict.dead));
     }
-    let synthetic_records = own.values().filter_map(|h| h.to.as_ref()?.as_str().parse::<u64>().ok()).map(|last| last + 1).sum();
+    let synthetic_records =
+        own.values().filter_map(|h| h.to.as_ref()?.as_str().parse::<u64>().ok()).map(|last| last + 1).sum();
     StreamOutcome {
         tenant: "demo".to_owned(),
         stream: stream.to_owned(),
@@ -162,7 +165,9 @@ fn outcome(
 }
 
 fn observations(own: &BTreeMap<&str, &Handed>) -> Expected {
-    Expected::Observations(own.iter().map(|(partition, handed)| ((*partition).to_owned(), handed.bodies.clone())).collect())
+    Expected::Observations(
+        own.iter().map(|(partition, handed)| ((*partition).to_owned(), handed.bodies.clone())).collect(),
+    )
 }
 
 fn synthetic(seed: u64, own: &BTreeMap<&str, &Handed>) -> Expected {

@@ -44,6 +44,8 @@ pub(crate) struct Walk {
     /// `{cursor}` in this workload.
     pub(crate) cursor: String,
     pub(crate) deadline: Instant,
+    /// What was left to the deadline when a part was handed over.
+    pub(crate) left: Duration,
     /// The next page; `None` for the first.
     pub(crate) next: Option<Url>,
     /// Digests of the pages' URLs: a page that links to one of them is the last.
@@ -74,15 +76,16 @@ impl HttpSource {
                 return Err(last.filter(|_| self.junk.is_some()).unwrap_or(limited));
             }
             let (error, wait) = match self.attempt(walk, credits).await {
-                Ok(after) => {
-                    self.junk = None;
-                    return Ok(after);
-                }
+                Err(Trouble::Late) => return Err(self.timed_out()),
+                Err(Trouble::Retry(error, wait)) => (error, wait),
                 Err(Trouble::End(error)) => {
                     self.junk = None;
                     return Err(error);
                 }
-                Err(Trouble::Retry(error, wait)) => (error, wait),
+                Ok(after) => {
+                    self.junk = None;
+                    return Ok(after);
+                }
             };
             if error.class != ErrorClass::Data {
                 self.junk = None;
@@ -134,7 +137,8 @@ impl HttpSource {
         let headers = settings.headers(values).map_err(Trouble::End)?;
         let mut ask = Ask { method: settings.request.method.clone(), url, headers };
         for hop in 0.. {
-            let mut purse = Purse { credits, hold: &mut walk.hold, spent: walk.bytes };
+            let Walk { hold, bytes, deadline, .. } = &mut *walk;
+            let mut purse = Purse { credits, hold, spent: *bytes, deadline };
             let sent = shared.wire.send(settings, &ask, &mut purse, &*self.env.clock).await;
             let answer = match sent {
                 Ok(answer) => answer,
