@@ -416,7 +416,7 @@ impl Worker {
         if !self.ctx.fence.is_current() {
             return Err(IntakeError::Superseded);
         }
-        if faults::bug("drop_on_interrupt") && bytes % 7 == 0 {
+        if faults::bug("drop_on_interrupt") && bytes.is_multiple_of(7) {
             self.position = to;
             return Ok(());
         }
