@@ -170,7 +170,7 @@ impl Supervisor {
         match child.state {
             State::Running { .. } => Err(ManageError::Running),
             State::Starting { .. } | State::Stopping { .. } | State::Waiting { .. } => Err(ManageError::Restarting),
-            State::Down if self.plan.as_ref().is_some_and(|plan| plan.touches(seq)) => Err(ManageError::Restarting),
+            State::Down if self.plan.as_ref().is_some_and(|plan| plan.will_start(seq)) => Err(ManageError::Restarting),
             State::Down | State::Parked { .. } => {
                 self.leave_out(seq);
                 self.remove(seq);
