@@ -212,3 +212,15 @@ async fn test_child_that_ends_during_the_first_start_is_handled_after_it() {
     assert_eq!(stage.diary(), ["up a", "up c", "down c", "down a", "up a", "up c"]);
     assert_eq!(root.handle().count_children().await.active, 3);
 }
+
+#[tokio::test(start_paused = true)]
+async fn test_crash_of_a_new_child_does_not_lose_those_still_to_be_started() {
+    let stage = Stage::default();
+    let root = stage.start(three(&stage, Strategy::RestForOne)).await;
+    stage.opening("b", vec![Opening::Slow(seconds(3))]);
+    stage.crash("a").await;
+    root.handle().start_child(stage.puppet("d")).await.unwrap();
+    stage.crash("d").await;
+    pass(seconds(20)).await;
+    assert_eq!(root.handle().count_children().await.active, 4);
+}
