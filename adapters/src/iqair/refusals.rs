@@ -59,6 +59,7 @@ pub(super) fn rules() -> Vec<Rule> {
         wait: None,
         class: Some(ErrorClass::Data),
         code: "unknown_failure".to_owned(),
+        wait_guessed: true,
         suspect_when_throttled: false,
     }));
     rules
@@ -78,6 +79,7 @@ fn rule((pattern, code, means): &(&str, &str, Means), place: &str) -> Option<Rul
         wait,
         class,
         code: (*code).to_owned(),
+        wait_guessed: true,
         suspect_when_throttled: matches!(means, Means::Expired),
     })
 }
