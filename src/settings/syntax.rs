@@ -265,7 +265,11 @@ fn value_fault(lines: &Lines<'_>, at: usize, message: &str) -> Option<(String, S
         };
     }
     if message.starts_with("invalid boolean") {
-        return said(format!("the value of {key} is none of TOML"), "true or false in lower case", "write true or false");
+        return said(
+            format!("the value of {key} is none of TOML"),
+            "true or false in lower case",
+            "write true or false",
+        );
     }
     if message.starts_with("invalid unquoted key") {
         let remedy = "put the name in quotes, as in [stream.\"acme/berlin\"]";
