@@ -7,14 +7,18 @@ use std::time::Duration;
 
 use adapters::contract::config::{Problem, ProcessSecrets, SecretSource};
 use adapters::contract::{Clock, Credits, Kind, SystemClock, SystemResolve};
-use supervisors::{ChildSpec, Event, Failure, Observer, Root, RootEnd, Shutdown, Started, Strategy, SupervisorSpec};
+use supervisors::{
+    ChildSpec, Class, Event, Failure, Observer, Root, RootEnd, Shutdown, Started, Strategy, SupervisorSpec,
+};
 use thiserror::Error;
 
 use crate::announce::{Feed, Sink};
 use crate::checkpoint::{Cache, SledKeep};
+use crate::cli::problem_json;
 use crate::control::http;
 use crate::lake::{Lake, LakeError};
-use crate::settings::{self, Settings};
+use crate::run::chain;
+use crate::settings::{self, ApiSettings, Settings};
 use crate::streams::{Directory, DirectoryHandle, Node, observe};
 use crate::telemetry::events::Events;
 use crate::telemetry::metrics::Metrics;
@@ -166,25 +170,24 @@ impl App {
             claims: Node::claims(),
             start_lags: parts.start_lags.clone(),
         });
-        let listener = http::bind(&settings.api).await.map_err(|e| StartError::Settings(vec![e]))?;
-        let address = listener.address();
         let drain = settings.node.drain;
-        let token = settings.api.token.clone();
-        let directory =
-            Directory::new(Arc::clone(&node), Arc::new(settings), parts.kinds.clone(), Arc::clone(&parts.secrets));
+        let api = settings.api.clone();
+        let settings = Arc::new(settings);
+        let directory = Directory::new(Arc::clone(&node), settings, parts.kinds.clone(), Arc::clone(&parts.secrets));
         let deps = http::Deps {
             streams: Arc::new(DirectoryHandle(Arc::clone(&directory))),
             restarts: Arc::clone(&restarts),
             metrics,
-            token,
             validate: validator(parts.kinds, parts.secrets),
+            clock: Arc::clone(&parts.clock),
         };
         let observer = Arc::new(TreeObserver { restarts: Arc::clone(&restarts), directory: OnceLock::new() });
         let _ = observer.directory.set(Arc::clone(&directory));
-        let spec = tree(&directory, listener, deps);
+        let bound = Arc::new(OnceLock::new());
+        let spec = tree(&directory, api.clone(), deps, Arc::clone(&bound));
         let root = Root::start("lakefeed", spec, observer, parts.seed).await.map_err(StartError::Tree)?;
         directory.attach(root.handle());
-        tracing::info!(%address, "api listening");
+        let address = bound.get().copied().unwrap_or(api.listen);
         Ok(Self { directory, restarts, address, root, node, drain })
     }
 
@@ -210,14 +213,33 @@ impl App {
     }
 }
 
+/// The API as a child. It comes back on the address that it first got, also where the port was left open.
+fn api(settings: ApiSettings, deps: http::Deps, bound: Arc<OnceLock<SocketAddr>>) -> ChildSpec {
+    ChildSpec::start("api", move |ctx| {
+        let (mut settings, deps, bound) = (settings.clone(), deps.clone(), Arc::clone(&bound));
+        async move {
+            settings.listen = bound.get().copied().unwrap_or(settings.listen);
+            let stop = async move { ctx.stop.stopped().await };
+            let failed = |e: http::ServeError| Failure::new(Class::Resource, "api_not_listening", chain(&e));
+            let (address, serving) = http::serve(&settings, deps, stop).await.map_err(failed)?;
+            let _ = bound.set(address);
+            Ok(Started::task(
+                async move { serving.await.map_err(|e| Failure::new(Class::Bug, "api_ended", e.to_string())) },
+            ))
+        }
+    })
+    .shutdown(Shutdown::Timeout(API_STOP))
+}
+
 /// The top of the tree. Control comes first, so that a node that still recovers, or waits for its lake, can be looked
 /// at; it is stopped last.
-fn tree(directory: &Arc<Directory>, listener: http::Listener, deps: http::Deps) -> SupervisorSpec {
-    let api = ChildSpec::start("api", move |ctx| {
-        let (listener, deps) = (listener.clone(), deps.clone());
-        async move { Ok(Started::task(http::serve(listener, deps, async move { ctx.stop.stopped().await }))) }
-    })
-    .shutdown(Shutdown::Timeout(API_STOP));
+fn tree(
+    directory: &Arc<Directory>,
+    settings: ApiSettings,
+    deps: http::Deps,
+    bound: Arc<OnceLock<SocketAddr>>,
+) -> SupervisorSpec {
+    let api = api(settings, deps, bound);
     let control = ChildSpec::supervisor("control", move |_| {
         let api = api.clone();
         async move { Ok(SupervisorSpec::new(Strategy::OneForOne).intensity(ROOT_RESTARTS_MAX, ROOT_WINDOW).child(api)) }
@@ -231,5 +253,8 @@ fn tree(directory: &Arc<Directory>, listener: http::Listener, deps: http::Deps) 
 
 /// What `POST /v1/validate` asks.
 fn validator(kinds: Vec<Arc<dyn Kind>>, secrets: Arc<dyn SecretSource>) -> http::Validate {
-    Arc::new(move |text: &str| settings::check_text(text, &kinds, secrets.as_ref()))
+    Arc::new(move |text: &str| {
+        let problems = settings::check_text(text, &kinds, secrets.as_ref());
+        problems.iter().map(problem_json).collect()
+    })
 }

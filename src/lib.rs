@@ -2,9 +2,11 @@
 
 pub mod cli;
 pub mod settings;
+pub mod verbs;
 
-//APP pub mod app;
-//APP pub mod run;
+pub mod app;
+pub mod control;
+pub mod run;
 
 pub mod streams;
 
@@ -16,11 +18,11 @@ pub mod checkpoint;
 
 pub mod announce;
 
-//APP pub mod maintenance;
+pub mod maintenance;
 
 pub mod telemetry;
 
-//APP pub mod demo;
+pub mod demo;
 pub mod simulate;
 
 pub mod faults;

@@ -7,7 +7,7 @@ use supervisors::RootEnd;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::app::{App, Parts, StartError, kinds};
-use crate::cli::exit;
+use crate::cli::{exit, output};
 use crate::settings::{self, Settings};
 
 /// Runs a node until it is told to stop or gives up; its exit code.
@@ -17,7 +17,7 @@ pub async fn run(path: &Path) -> u8 {
         Ok(loaded) => loaded,
         Err(problems) => return refuse(&problems),
     };
-    report(&warnings);
+    output::problems_to_stderr(&warnings);
     let app = match App::start(settings, parts).await {
         Ok(app) => app,
         Err(StartError::Settings(problems)) => return refuse(&problems),
@@ -57,6 +57,16 @@ async fn supervise(app: &App, path: &Path) -> u8 {
     }
 }
 
+/// Completes at the first SIGTERM or SIGINT.
+pub async fn stop_signal() {
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
+    let Ok(mut interrupt) = signal(SignalKind::interrupt()) else { return };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+}
+
 fn gave_up(end: &RootEnd) -> u8 {
     match end {
         RootEnd::GaveUp { incident, reason } => {
@@ -76,12 +86,12 @@ fn gave_up(end: &RootEnd) -> u8 {
 async fn reload(app: &App, path: &Path) {
     match settings::load(path, &kinds(), &ProcessSecrets) {
         Ok((settings, warnings)) => {
-            report(&warnings);
+            output::problems_to_stderr(&warnings);
             app.reload(settings).await;
             tracing::info!("the changed configuration is applied");
         }
         Err(problems) => {
-            report(&problems);
+            output::problems_to_stderr(&problems);
             tracing::error!(
                 problems = problems.len(),
                 "the changed configuration is wrong; the old one stays in force"
@@ -91,18 +101,8 @@ async fn reload(app: &App, path: &Path) {
 }
 
 fn refuse(problems: &[Problem]) -> u8 {
-    report(problems);
+    output::problems_to_stderr(problems);
     exit::USAGE
-}
-
-#[allow(
-    clippy::print_stderr,
-    reason = "the messages of `validate`, in their own form, are what the operator looks for"
-)]
-fn report(problems: &[Problem]) {
-    for problem in problems {
-        eprintln!("{problem}");
-    }
 }
 
 /// An error with all its causes.

@@ -7,7 +7,6 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use crate::app::App;
-use crate::client::render;
 use crate::streams::DirectoryHandle;
 use crate::streams::api::Streams;
 use crate::telemetry::restarts::{Filter, RestartRecord};
@@ -49,8 +48,8 @@ pub(super) async fn show(app: &App, duration: Duration, quiet: bool) {
 /// The whole screen, drawn over the last one.
 async fn screen(app: &App, newest: &[RestartRecord]) -> String {
     let streams = DirectoryHandle(Arc::clone(&app.directory));
-    let tree = render::tree(&streams.tree().await);
-    let restarts: Vec<_> = newest.iter().rev().take(RESTARTS_SHOWN).map(render::restart_line).collect();
+    let tree = tree(&streams.tree().await, 0);
+    let restarts: Vec<_> = newest.iter().rev().take(RESTARTS_SHOWN).map(restart_line).collect();
     format!("\x1b[2J\x1b[H{tree}\n{}\n", restarts.join("\n"))
 }
 
@@ -61,10 +60,28 @@ async fn lines(app: &App, newest: &[RestartRecord], end: Instant) -> String {
     let mut text = String::new();
     for view in streams {
         let parked = view.status.parked.map_or_else(String::new, |p| format!(", parked: {}", p.code));
-        text.push_str(&format!("{left:>4}s left  {}/{}: epoch {}{parked}\n", view.tenant, view.stream, view.status.epoch));
+        text.push_str(&format!(
+            "{left:>4}s left  {}/{}: epoch {}{parked}\n",
+            view.tenant, view.stream, view.status.epoch
+        ));
     }
     for record in newest.iter().rev().take(RESTARTS_SHOWN).rev() {
-        text.push_str(&format!("           {}\n", render::restart_line(record)));
+        text.push_str(&format!("           {}\n", restart_line(record)));
+    }
+    text
+}
+
+fn restart_line(record: &RestartRecord) -> String {
+    let reason = record.reason.as_ref().map_or_else(String::new, |r| format!(" {}/{}", r.class, r.code));
+    format!("{} {} {}{reason}", &record.ts[11..23.min(record.ts.len())], record.event, record.path)
+}
+
+fn tree(node: &serde_json::Value, depth: usize) -> String {
+    let path = node["path"].as_str().unwrap_or_default();
+    let name = path.rsplit('/').next().unwrap_or(path);
+    let mut text = format!("{}{name} {}\n", "  ".repeat(depth), node["state"]);
+    for child in node["children"].as_array().into_iter().flatten() {
+        text.push_str(&tree(child, depth + 1));
     }
     text
 }

@@ -135,7 +135,12 @@ impl Mount for RecordingMount {
         self.inner.decoder()
     }
 
-    async fn open(&self, partition: &Partition, position: Option<&Position>, env: Env) -> Result<Box<dyn Source>, SourceError> {
+    async fn open(
+        &self,
+        partition: &Partition,
+        position: Option<&Position>,
+        env: Env,
+    ) -> Result<Box<dyn Source>, SourceError> {
         let scope = env.scope.clone();
         let opened = self.behaviour.ledger.panics.load(Ordering::Relaxed);
         let rng = SmallRng::seed_from_u64(env.seed ^ opened);

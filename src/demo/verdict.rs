@@ -62,6 +62,33 @@ pub struct StreamOutcome {
     pub parked: u64,
 }
 
+impl Outcome {
+    /// For people: the table, what happened, and where the lake is.
+    #[must_use]
+    pub fn table(&self) -> String {
+        let mut text = format!(
+            "\n{:<18} {:>11} {:>9} {:>6} {:>8} {:>8} {:>7} {:>9} {:>7}\n",
+            "stream", "handed over", "rows", "dead", "missing", "doubled", "epochs", "restarts", "parked"
+        );
+        for s in &self.streams {
+            let name = format!("{}/{}", s.tenant, s.stream);
+            text.push_str(&format!(
+                "{name:<18} {:>11} {:>9} {:>6} {:>8} {:>8} {:>7} {:>9} {:>7}\n",
+                s.handed_over, s.rows, s.dead, s.missing, s.doubled, s.epochs, s.restarts, s.parked
+            ));
+        }
+        let faults: Vec<_> = self.faults.iter().map(|(name, count)| format!("{name} {count}")).collect();
+        text.push_str(&format!("\nfaults: {}\n", faults.join(", ")));
+        text.push_str(&format!("{} restarts in {} incidents, {} s\n", self.restarts, self.incidents, self.seconds));
+        for finding in &self.findings {
+            text.push_str(&format!("WRONG: {finding}\n"));
+        }
+        let verdict = if self.ok { "nothing was lost and nothing doubled" } else { "the promise was broken" };
+        text.push_str(&format!("{verdict}; the lake is {}", self.lake));
+        text
+    }
+}
+
 /// Reads the lake back and compares.
 pub(super) fn judge_all(
     lake: &Path,
@@ -78,7 +105,8 @@ pub(super) fn judge_all(
         .into_iter()
         .map(|(stream, adapter)| {
             let prefix = format!("demo/{stream}/");
-            let own: BTreeMap<_, _> = handed.iter().filter_map(|(scope, h)| Some((scope.strip_prefix(&prefix)?, h))).collect();
+            let own: BTreeMap<_, _> =
+                handed.iter().filter_map(|(scope, h)| Some((scope.strip_prefix(&prefix)?, h))).collect();
             let expected = if stream == "air" { observations(&own) } else { synthetic(seed, &own) };
             let verdict = judge(lake, "demo", stream, &expected);
             outcome(stream, adapter, &own, &verdict, &log, &mut findings)
@@ -116,9 +144,11 @@ fn outcome(
         findings.extend(verdict.messages.iter().map(|message| format!("demo/{stream}: {message}")));
     }
     if stream == "air" && dead != verdict.dead {
-        findings.push(format!("demo/{stream}: {dead} junk payloads were handed over, {} are dead letters", verdict.dead));
+        findings
+            .push(format!("demo/{stream}: {dead} junk payloads were handed over, {} are dead letters", verdict.dead));
     }
-    let synthetic_records = own.values().filter_map(|h| h.to.as_ref()?.as_str().parse::<u64>().ok()).map(|last| last + 1).sum();
+    let synthetic_records =
+        own.values().filter_map(|h| h.to.as_ref()?.as_str().parse::<u64>().ok()).map(|last| last + 1).sum();
     StreamOutcome {
         tenant: "demo".to_owned(),
         stream: stream.to_owned(),
@@ -135,7 +165,9 @@ fn outcome(
 }
 
 fn observations(own: &BTreeMap<&str, &Handed>) -> Expected {
-    Expected::Observations(own.iter().map(|(partition, handed)| ((*partition).to_owned(), handed.bodies.clone())).collect())
+    Expected::Observations(
+        own.iter().map(|(partition, handed)| ((*partition).to_owned(), handed.bodies.clone())).collect(),
+    )
 }
 
 fn synthetic(seed: u64, own: &BTreeMap<&str, &Handed>) -> Expected {

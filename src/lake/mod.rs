@@ -37,6 +37,8 @@ mod recover;
 mod rows;
 mod snapshot;
 mod stores;
+#[cfg(test)]
+mod tests;
 
 pub use claim::Claim;
 pub use control::Created;
@@ -93,6 +95,19 @@ impl Lake {
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// Writes Delta checkpoints of a stream's table and of its dead letters' table, if there is one. For maintenance;
+    /// works beside an owner and blocks its thread for a while on large tables.
+    ///
+    /// # Errors
+    /// As [`Lake::claim`].
+    pub async fn checkpoint_log(&self, id: &StreamId) -> Result<(), LakeError> {
+        snapshot::write_checkpoint(&self.io, &layout::table(id)).await?;
+        if self.io.size(&layout::log_entry(&layout::dead(id), 0)).await?.is_some() {
+            snapshot::write_checkpoint(&self.io, &layout::dead(id)).await?;
+        }
+        Ok(())
     }
 
     /// A UUID that nobody else draws.

@@ -10,7 +10,6 @@ use uuid::Uuid;
 
 use super::error::LakeError;
 use super::layout;
-use crate::names::StreamId;
 use crate::pipeline::Sealed;
 
 /// `(from, to]` of one partition.
@@ -120,12 +119,6 @@ impl EpochRecord {
     pub(crate) fn from_bytes(path: &str, bytes: &[u8]) -> Result<Self, LakeError> {
         serde_json::from_slice(bytes)
             .map_err(|_| LakeError::data("record_unreadable", format!("{path} is not an epoch record")))
-    }
-
-    /// The stream.
-    pub(crate) fn id(&self) -> Result<StreamId, LakeError> {
-        StreamId::new(&self.tenant, &self.stream)
-            .map_err(|_| LakeError::data("record_unreadable", "an epoch record names an impossible stream"))
     }
 
     /// When collecting ended, in ms since the epoch, for what the log wants.

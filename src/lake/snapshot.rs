@@ -89,3 +89,12 @@ async fn look_back(io: &Io, table: &str, apps: &Apps, state: &mut TableState) ->
     }
     Ok(())
 }
+
+/// Writes a checkpoint of the table's newest version, so that a start need not read the whole log.
+pub(crate) async fn write_checkpoint(io: &Io, table: &str) -> Result<(), LakeError> {
+    let builder = DeltaTableBuilder::from_url(address(table)?).map_err(|e| failed(table, &e))?;
+    let builder = builder.with_storage_backend(io.store(), address(table)?);
+    let loaded = Box::pin(builder.load()).await.map_err(|e| failed(table, &e))?;
+    let made = deltalake::protocol::checkpoints::create_checkpoint(&loaded, None);
+    Box::pin(made).await.map_err(|e| failed(table, &e))
+}

@@ -149,6 +149,7 @@ impl Progress {
         life.deadline.store(nanos.max(1), Ordering::SeqCst);
         if !life.watched.swap(true, Ordering::SeqCst) {
             life.tell(Msg::Watch { seq: life.seq, life: life.number });
+            make_stealable();
         }
     }
 
@@ -163,6 +164,15 @@ impl Progress {
     pub fn healthy(&self) {
         self.0.healthy.store(true, Ordering::SeqCst);
         self.idle();
+    }
+}
+
+/// Tokio puts the task that was woken last into a slot of this thread that no other thread takes from. If the child now
+/// blocks the thread, its supervisor would sit in that slot and never hear of the promise; another task pushes it out
+/// into the queue that idle threads steal from.
+fn make_stealable() {
+    if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+        drop(runtime.spawn(async {}));
     }
 }
 

@@ -7,13 +7,11 @@
 mod problem;
 mod reader;
 mod secret;
-mod spelling;
 mod tree;
 mod units;
 
-pub use problem::{Problem, Problems};
+pub use problem::{Problem, Problems, nearest, nearest_hint, show_key};
 pub use reader::Reader;
 pub use secret::{MapSecrets, ProcessSecrets, Secret, SecretSource};
-pub use spelling::{nearest, nearest_hint, show_key};
 pub use tree::{Entry, Mark, Node, Table, Value};
 pub use units::{DURATION_MAX, DURATION_MIN, parse_duration, parse_size, show_duration};

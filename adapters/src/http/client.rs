@@ -13,6 +13,7 @@ use futures::TryStreamExt;
 use reqwest::header::{ACCEPT_ENCODING, CONTENT_ENCODING, HeaderMap, HeaderValue, TRANSFER_ENCODING};
 use reqwest::{Client, Method, Response, StatusCode, Version};
 use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::time::Instant;
 use tokio_util::io::StreamReader;
 use url::Url;
 
@@ -29,6 +30,12 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Idle connections to one host kept for the partitions of an adapter; each costs a descriptor on both sides.
 const IDLE_CONNECTIONS_MAX: usize = 64;
 
+/// The body of an error helps to judge it, no more: it may not hold up what its status says for longer than this …
+const ERROR_BODY_WAIT: Duration = Duration::from_secs(5);
+
+/// … and is read no further than this.
+const ERROR_BODY_MAX: usize = 64 * 1024;
+
 /// How much of a body is read before more is paid for.
 const READ_BYTES: usize = 16 * 1024;
 
@@ -39,6 +46,8 @@ pub(crate) enum Trouble {
     Retry(SourceError, Option<Duration>),
     /// The workload is over.
     End(SourceError),
+    /// The workload's deadline has passed.
+    Late,
 }
 
 impl Trouble {
@@ -82,11 +91,14 @@ pub(crate) struct Answer {
     pub(crate) received_at_us: i64,
 }
 
-/// What pays for bodies: the credits, what is held of them, and how much of that is for earlier bodies.
+/// What pays for bodies: the credits, what is held of them, how much of that is for earlier bodies; and the time that
+/// is left.
 pub(crate) struct Purse<'c> {
     pub(crate) credits: &'c Credits,
     pub(crate) hold: &'c mut Hold,
     pub(crate) spent: usize,
+    /// Moves by what is waited for credits: a slow lake is not the source's fault.
+    pub(crate) deadline: &'c mut Instant,
 }
 
 impl Purse<'_> {
@@ -94,8 +106,15 @@ impl Purse<'_> {
     async fn cover(&mut self, bytes: usize) {
         let missing = (self.spent + bytes).saturating_sub(self.hold.bytes());
         if missing > 0 {
+            let begun = Instant::now();
             self.credits.extend(self.hold, missing).await;
+            *self.deadline += begun.elapsed();
         }
+    }
+
+    /// The output of `future`, if it comes before the deadline.
+    async fn in_time<T>(&self, future: impl Future<Output = T>) -> Result<T, Trouble> {
+        tokio::time::timeout_at(*self.deadline, future).await.map_err(|_| Trouble::Late)
     }
 }
 
@@ -162,7 +181,8 @@ impl Wire {
         // After the adapter's own headers: an encoding that cannot be undone must not be asked for.
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("gzip, deflate, br"));
         let request = client.request(ask.method.clone(), url).headers(headers);
-        let response = request.send().await.map_err(|error| send_trouble(&error, &ask.url))?;
+        let sent = purse.in_time(request.send()).await?;
+        let response = sent.map_err(|error| send_trouble(&error, &ask.url))?;
         take(response, settings.network.max_body, purse, clock).await
     }
 }
@@ -181,12 +201,15 @@ async fn take(
     let empty = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED | StatusCode::RESET_CONTENT);
     let body = if empty {
         Bytes::new()
+    } else if status.is_success() {
+        body(response, &headers, max_body, purse).await?
     } else {
-        match body(response, &headers, max_body, purse).await {
-            Ok(body) => body,
-            // What an error says may help to judge it, but the status alone is enough.
-            Err(_) if !status.is_success() => Bytes::new(),
-            Err(trouble) => return Err(trouble),
+        let read = body(response, &headers, max_body.min(ERROR_BODY_MAX), purse);
+        match tokio::time::timeout(ERROR_BODY_WAIT, read).await {
+            Ok(Ok(body)) => body,
+            Ok(Err(Trouble::Late)) => return Err(Trouble::Late),
+            // The status alone is enough.
+            Ok(Err(_)) | Err(_) => Bytes::new(),
         }
     };
     // Compressed bodies carry their own end.
@@ -215,7 +238,7 @@ async fn body(
         purse.cover(body.len() + READ_BYTES).await;
         body.reserve(READ_BYTES);
         let mut next = (&mut reader).take(READ_BYTES as u64);
-        match next.read_buf(&mut body).await {
+        match purse.in_time(next.read_buf(&mut body)).await? {
             Ok(0) => break,
             Ok(_) if body.len() > max_body => return Err(too_large()),
             Ok(_) => {}

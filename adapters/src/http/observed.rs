@@ -45,7 +45,7 @@ impl ObservedLedger {
         let Some(text) = text else { return Ok(Self::default()) };
         let text: Text = serde_json::from_str(text).map_err(|_| bad_position())?;
         let digits = text.d.as_bytes();
-        if digits.len() % PAIR_DIGITS != 0 || !digits.iter().all(u8::is_ascii_hexdigit) {
+        if !digits.len().is_multiple_of(PAIR_DIGITS) || !digits.iter().all(u8::is_ascii_hexdigit) {
             return Err(bad_position());
         }
         let half = |digits: &[u8]| {

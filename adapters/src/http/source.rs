@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use rand::SeedableRng;
@@ -49,8 +50,8 @@ pub(crate) struct HttpSource {
     position: Option<Position>,
     /// The rest of a workload that was handed over in part.
     rest: Option<Box<Walk>>,
-    /// A workload was handed over whole; until its deadline there is nothing more of it.
-    over_until: Option<Instant>,
+    /// The workload was handed over whole: there is nothing more of it.
+    over: bool,
     /// The workload failed after its good part was handed over.
     failed: Option<SourceError>,
 }
@@ -82,7 +83,7 @@ impl HttpSource {
             ledger,
             position: position.cloned(),
             rest: None,
-            over_until: None,
+            over: false,
             failed: None,
         })
     }
@@ -94,6 +95,7 @@ impl HttpSource {
             session: self.ledger.session(records),
             cursor: self.ledger.cursor_text(records),
             deadline: Instant::now() + self.shared.settings.schedule.timeout,
+            left: Duration::ZERO,
             next: None,
             visited: HashSet::new(),
             pages: 0,
@@ -153,15 +155,17 @@ impl HttpSource {
         let batch = Batch { from: self.position.replace(to.clone()), to: Some(to), payloads, hold };
         self.ledger = ledger;
         if whole {
-            self.over_until = Some(walk.deadline);
+            self.over = true;
         } else if self.failed.is_none() {
             walk.bytes = 0;
+            walk.left = walk.deadline.saturating_duration_since(Instant::now());
             self.rest = Some(walk);
         }
         Ok(Pull::Batch(batch))
     }
 
-    fn timed_out(&self) -> SourceError {
+    /// The error of a workload that is over before it is done: what its last body was, if that was junk.
+    pub(crate) fn timed_out(&self) -> SourceError {
         if let Some(mark) = self.junk.as_ref().and_then(|junk| junk.payload.dead.as_ref()) {
             return SourceError::new(ErrorClass::Data, mark.code, mark.message.clone());
         }
@@ -175,23 +179,23 @@ impl Source for HttpSource {
         if let Some(error) = self.failed.take() {
             return Err(error);
         }
-        if self.over_until.take().is_some_and(|until| Instant::now() < until) {
+        if std::mem::take(&mut self.over) {
             return Ok(Pull::Idle);
         }
         // Taken, so that a future that is dropped leaves a fresh workload behind.
         let walk = match self.rest.take() {
-            Some(rest) => rest,
+            Some(mut rest) => {
+                // The time in between was the lake's.
+                rest.deadline = Instant::now() + rest.left;
+                rest
+            }
             None => self.begin(),
         };
-        let deadline = walk.deadline;
-        match tokio::time::timeout_at(deadline, self.work(walk, credits)).await {
-            Ok(done) => done,
-            Err(_) => Err(self.timed_out()),
-        }
+        self.work(walk, credits).await
     }
 
     fn workload_failed(&mut self) -> Option<Batch> {
-        (self.rest, self.failed, self.over_until) = (None, None, None);
+        (self.rest, self.failed, self.over) = (None, None, false);
         let Junk { payload, mut hold } = self.junk.take()?;
         hold.shrink_to(payload.bytes.len());
         Some(Batch { from: self.position.clone(), to: self.position.clone(), payloads: vec![payload], hold })

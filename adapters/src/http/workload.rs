@@ -17,7 +17,7 @@ use super::guard::same_origin;
 use super::hold_off;
 use super::ledger::Session;
 use super::page;
-use super::rules::{Facts, LIMITED_WAIT, Verdict, judge};
+use super::rules::{Facts, LIMITED_WAIT, Verdict, first, judge};
 use super::source::{HttpSource, Junk};
 use super::template::Values;
 use crate::contract::{Credits, ErrorClass, Hold, Payload, SourceError};
@@ -44,6 +44,8 @@ pub(crate) struct Walk {
     /// `{cursor}` in this workload.
     pub(crate) cursor: String,
     pub(crate) deadline: Instant,
+    /// What was left to the deadline when a part was handed over.
+    pub(crate) left: Duration,
     /// The next page; `None` for the first.
     pub(crate) next: Option<Url>,
     /// Digests of the pages' URLs: a page that links to one of them is the last.
@@ -74,15 +76,16 @@ impl HttpSource {
                 return Err(last.filter(|_| self.junk.is_some()).unwrap_or(limited));
             }
             let (error, wait) = match self.attempt(walk, credits).await {
-                Ok(after) => {
-                    self.junk = None;
-                    return Ok(after);
-                }
+                Err(Trouble::Late) => return Err(self.timed_out()),
+                Err(Trouble::Retry(error, wait)) => (error, wait),
                 Err(Trouble::End(error)) => {
                     self.junk = None;
                     return Err(error);
                 }
-                Err(Trouble::Retry(error, wait)) => (error, wait),
+                Ok(after) => {
+                    self.junk = None;
+                    return Ok(after);
+                }
             };
             if error.class != ErrorClass::Data {
                 self.junk = None;
@@ -134,7 +137,8 @@ impl HttpSource {
         let headers = settings.headers(values).map_err(Trouble::End)?;
         let mut ask = Ask { method: settings.request.method.clone(), url, headers };
         for hop in 0.. {
-            let mut purse = Purse { credits, hold: &mut walk.hold, spent: walk.bytes };
+            let Walk { hold, bytes, deadline, .. } = &mut *walk;
+            let mut purse = Purse { credits, hold, spent: *bytes, deadline };
             let sent = shared.wire.send(settings, &ask, &mut purse, &*self.env.clock).await;
             let answer = match sent {
                 Ok(answer) => answer,
@@ -149,8 +153,8 @@ impl HttpSource {
                 retry_after: hold_off::retry_after(&answer.headers, self.env.clock.now_us()),
                 interval: settings.schedule.interval,
             };
-            let ruled = settings.rules.iter().any(|rule| rule.applies(facts));
-            if !ruled && is_redirect(answer.status) && answer.headers.contains_key(LOCATION) {
+            let rule = first(&settings.rules, facts);
+            if rule.is_none() && is_redirect(answer.status) && answer.headers.contains_key(LOCATION) {
                 if hop >= settings.network.max_redirects {
                     return Err(refused_redirect("more redirects came than network.max_redirects allows"));
                 }
@@ -158,7 +162,7 @@ impl HttpSource {
                 self.gate().map_err(Trouble::End)?;
                 continue;
             }
-            return match judge(&settings.rules, facts) {
+            return match judge(rule, facts) {
                 Verdict::Take => self.take(walk, &ask.url, answer),
                 Verdict::Nothing => {
                     walk.hold.shrink_to(walk.bytes);

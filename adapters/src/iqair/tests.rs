@@ -267,6 +267,13 @@ proptest! {
     }
 }
 
+#[tokio::test]
+async fn test_iqair_conforms() {
+    let server = RudeServer::say(vec![Say::json(&observation(42, TS))]).await;
+    let subject = crate::conformance::Subject::new(mounted(&server)).canaries([CANARY, "Kashgar"]);
+    crate::conformance::all(&subject.pool_bytes(32 * 1024)).await;
+}
+
 #[test]
 fn test_iqair_cadence_is_as_configured() {
     let mount = mount_of(&Iqair::new(Arc::new(Budgets::new())), settings("https://api.airvisual.com/v2/nearest_city"));

@@ -6,6 +6,9 @@ mod support;
 
 mod beyond;
 mod groups;
+mod kinds;
 mod lifecycle;
 mod manage;
+mod model;
 mod nested;
+mod significant;

@@ -6,9 +6,9 @@ use std::fmt::Display;
 use std::path::Path;
 use std::time::Duration;
 
-use super::spelling::{nearest, nearest_hint, show_key};
+use super::problem::{Problem, Problems, nearest, nearest_hint, show_key};
 use super::units::{DURATION_MAX, DURATION_MIN, parse_duration, parse_size, show_duration, show_size};
-use super::{Entry, Mark, Node, Problem, Problems, Secret, SecretSource, Table, Value};
+use super::{Entry, Mark, Node, Secret, SecretSource, Table, Value};
 
 /// Enough of a wrong value to recognise it.
 const SHOWN_CHARS_MAX: usize = 80;
@@ -459,31 +459,5 @@ impl<'a> Reader<'a> {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::super::MapSecrets;
-    use super::*;
-
-    fn problems_of(value: serde_json::Value, read: impl Fn(&Reader<'_>)) -> Vec<Problem> {
-        let table = Table::from_json(value.as_object().expect("an object"));
-        let problems = Problems::default();
-        let secrets = MapSecrets::default();
-        let reader = Reader::new(&table, "adapter.X", &problems, &secrets);
-        read(&reader);
-        reader.finish();
-        problems.into_sorted()
-    }
-
-    #[test]
-    fn test_all_problems_come_at_once_and_unknown_keys_get_the_nearest_name() {
-        let found = problems_of(json!({"intervall": "1h", "timeout": 5.5, "size": "4MB"}), |r| {
-            r.duration("interval");
-            r.duration("timeout");
-            r.size("size", 1, 1 << 20);
-        });
-        let codes: Vec<_> = found.iter().map(|p| p.code).collect();
-        assert_eq!(codes, ["WRONG_TYPE", "INVALID_SIZE", "UNKNOWN_KEY"]);
-        assert_eq!(found[2].remedy, "did you mean interval?");
-    }
-}
+#[path = "reader_tests.rs"]
+mod tests;

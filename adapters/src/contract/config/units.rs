@@ -1,4 +1,4 @@
-//! Durations and sizes as settings write them.
+//! Durations and sizes as text.
 
 use std::time::Duration;
 
@@ -52,7 +52,6 @@ pub fn show_duration(value: Duration) -> String {
 }
 
 /// The inverse of [`parse_size`], in the greatest unit that fits.
-#[must_use]
 pub(super) fn show_size(bytes: u64) -> String {
     for (unit, name) in [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")] {
         if bytes > 0 && bytes.is_multiple_of(unit) {

@@ -1,7 +1,11 @@
 //! The kind against a server that does not behave.
 
+mod conforms;
+mod guarded;
 mod misbehaves;
 mod owed;
+mod secrets;
+mod settings;
 
 use std::sync::Arc;
 

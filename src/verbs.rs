@@ -1,0 +1,97 @@
+//! From parsed arguments to what they name, and its exit code.
+
+use std::sync::Arc;
+
+use adapters::contract::SystemClock;
+use adapters::contract::config::ProcessSecrets;
+
+use crate::app::kinds;
+use crate::cli::{Cli, DemoArgs, Simulate, SimulateIqairArgs, Verb, exit, output, validate};
+use crate::demo::{self, DemoOptions};
+use crate::run::chain;
+use crate::simulate::iqair::{Faults, Options, StandIn};
+use crate::telemetry;
+
+/// Runs the verb; its exit code.
+#[must_use]
+pub fn run(cli: Cli) -> u8 {
+    // Only the node logs to stderr by default; what a person asked a question wants is the answer.
+    if let Err(e) = telemetry::init(None) {
+        return fail(&e);
+    }
+    if let Verb::Validate(args) = &cli.verb {
+        return validate(&args.config, cli.json, &kinds(), &ProcessSecrets);
+    }
+    match tokio::runtime::Runtime::new() {
+        Ok(runtime) => {
+            let code = runtime.block_on(start(cli));
+            // A worker that never awaits must not keep the process from ending.
+            runtime.shutdown_background();
+            code
+        }
+        Err(e) => fail(&e),
+    }
+}
+
+async fn start(cli: Cli) -> u8 {
+    match cli.verb {
+        Verb::Run(args) => crate::run::run(&args.config).await,
+        Verb::Validate(args) => validate(&args.config, cli.json, &kinds(), &ProcessSecrets),
+        Verb::Demo(args) => show_demo(args, cli.json).await,
+        Verb::Simulate(Simulate::Iqair(args)) => stand_in(args, cli.json).await,
+        _ => exit::USAGE,
+    }
+}
+
+fn fail(error: &dyn std::error::Error) -> u8 {
+    output::error_line(&chain(error));
+    exit::FAILED
+}
+
+async fn show_demo(args: DemoArgs, json: bool) -> u8 {
+    let data = args.data.unwrap_or_else(demo::folder);
+    let options = DemoOptions { duration: args.duration, seed: args.seed, data, quiet: json };
+    match demo::run(&options).await {
+        Ok(outcome) => {
+            if json {
+                output::document(&outcome);
+            } else {
+                output::line(&outcome.table());
+            }
+            if outcome.ok { exit::DONE } else { exit::FAILED }
+        }
+        Err(e) => fail(&e),
+    }
+}
+
+async fn stand_in(args: SimulateIqairArgs, json: bool) -> u8 {
+    let faults = match args.faults.as_deref().unwrap_or("none").parse::<Faults>() {
+        Ok(faults) => faults,
+        Err(e) => {
+            output::error_line(&e);
+            return exit::USAGE;
+        }
+    };
+    let options = Options {
+        listen: args.listen,
+        seed: args.seed,
+        stations: args.stations as usize,
+        tick: args.tick,
+        faults,
+        truth: args.truth,
+        ..Options::default()
+    };
+    let stand_in = match StandIn::start(options, Arc::new(SystemClock)).await {
+        Ok(stand_in) => stand_in,
+        Err(e) => return fail(&e),
+    };
+    let address = format!("http://{}/v2", stand_in.addr());
+    if json {
+        output::document(&serde_json::json!({"listening": address}));
+    } else {
+        output::line(&format_args!("listening on {address}; any key is right"));
+    }
+    crate::run::stop_signal().await;
+    stand_in.stop().await;
+    exit::DONE
+}
