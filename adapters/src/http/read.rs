@@ -197,14 +197,17 @@ pub fn partitions(reader: &Reader<'_>) -> Option<Vec<Partition>> {
     let mut partitions = Vec::with_capacity(sections.len());
     for section in sections {
         let mut values = BTreeMap::new();
+        let mut whole = true;
         for entry in section.entries() {
             match partition_value(&section, entry) {
                 Some(value) => drop(values.insert(entry.key.clone(), value)),
-                None => good = false,
+                None => whole = false,
             }
         }
+        good &= whole;
         let partition = Partition::from_values(values);
-        if !names.insert(partition.name.clone()) {
+        // One whose values could not be read has no name yet.
+        if whole && !names.insert(partition.name.clone()) {
             reader.wrong(
                 "partitions",
                 "DUPLICATE_PARTITION",
