@@ -1,5 +1,6 @@
 //! lakefeed: a supervised runtime that feeds a data lake. Modules in the order in which data flows.
 
+pub mod client;
 pub mod control;
 pub mod faults;
 pub mod lake;
