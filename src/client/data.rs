@@ -122,8 +122,7 @@ pub async fn dead_list(
         return document(out, &json!({"dead": all, "next": next}));
     }
     let keys = ["id", "_lf_epoch", "_lf_partition", "stage", "code", "message"];
-    let rows: Vec<Vec<String>> =
-        all.iter().map(|letter| keys.map(|key| text::cell(&letter[key])).to_vec()).collect();
+    let rows: Vec<Vec<String>> = all.iter().map(|letter| keys.map(|key| text::cell(&letter[key])).to_vec()).collect();
     text::table(out, &["ID", "EPOCH", "PARTITION", "STAGE", "CODE", "MESSAGE"], &rows)?;
     Ok(())
 }

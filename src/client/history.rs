@@ -89,12 +89,8 @@ async fn list(
 /// # Errors
 /// As [`ClientError`] tells.
 pub async fn restarts(api: &Api, query: &RestartsQuery, json: bool, out: &mut (dyn Write + Send)) -> Done {
-    let pairs = [
-        ("since", &query.since),
-        ("stream", &query.stream),
-        ("incident", &query.incident),
-        ("class", &query.class),
-    ];
+    let pairs =
+        [("since", &query.since), ("stream", &query.stream), ("incident", &query.incident), ("class", &query.class)];
     let pairs: Vec<(&str, &str)> =
         pairs.iter().filter_map(|(key, value)| value.as_deref().map(|value| (*key, value))).collect();
     list(api, ("/v1/restarts", "restarts"), &pairs, "", (query.follow, json), restart_line, out).await

@@ -64,7 +64,8 @@ pub(super) fn tree(out: &mut dyn Write, root: &Value) -> io::Result<()> {
         writeln!(out, "{before}{}", node_line(node))?;
         let children = node["children"].as_array().map_or(&[][..], Vec::as_slice);
         for (place, child) in children.iter().enumerate().rev() {
-            let (own, below) = if place + 1 == children.len() { ("└── ", "    ") } else { ("├── ", "│   ") };
+            let (own, below) =
+                if place + 1 == children.len() { ("└── ", "    ") } else { ("├── ", "│   ") };
             stack.push((child, format!("{beneath}{own}"), format!("{beneath}{below}")));
         }
     }

@@ -21,6 +21,9 @@ const FILE: &str = "incarnations.json";
 /// The file of what was counted since, one `[path, incarnation]` a line.
 const JOURNAL: &str = "incarnations.journal";
 
+/// The journal while it is being folded into the file of all counts.
+const JOURNAL_OLD: &str = "incarnations.journal.old";
+
 /// A longer journal is folded into the file of all counts: some 100,000 starts.
 const JOURNAL_BYTES_MAX: u64 = 8 << 20;
 
@@ -45,11 +48,13 @@ impl Incarnations {
     pub(super) fn open(dir: &Path) -> io::Result<(Self, Option<PathBuf>)> {
         let mut all = Self { dir: dir.to_owned(), counts: HashMap::new(), clock: 0, journal: None };
         let aside = all.load()?;
-        let journal = read(&dir.join(JOURNAL))?.unwrap_or_default();
-        // A torn or damaged line is one number less; the segments know most of them too.
-        for line in journal.split(|byte| *byte == b'\n') {
-            if let Ok((path, incarnation)) = serde_json::from_slice::<(Cow<'_, str>, u64)>(line) {
-                all.saw(&path, incarnation);
+        for journal in [JOURNAL_OLD, JOURNAL] {
+            let journal = read(&dir.join(journal))?.unwrap_or_default();
+            // A torn or damaged line is one number less; the segments know most of them too.
+            for line in journal.split(|byte| *byte == b'\n') {
+                if let Ok((path, incarnation)) = serde_json::from_slice::<(Cow<'_, str>, u64)>(line) {
+                    all.saw(&path, incarnation);
+                }
             }
         }
         Ok((all, aside))
@@ -60,6 +65,13 @@ impl Incarnations {
         let next = self.counts.get(path).map_or(0, |count| count.incarnation) + 1;
         self.saw(path, next);
         (next, self.write_down(path, next))
+    }
+
+    /// As [`Self::saw`], and writes down what was not known.
+    pub(super) fn note(&mut self, path: &str, incarnation: u64) -> io::Result<()> {
+        let known = self.counts.get(path).is_some_and(|count| count.incarnation >= incarnation);
+        self.saw(path, incarnation);
+        if known { Ok(()) } else { self.write_down(path, incarnation) }
     }
 
     fn write_down(&mut self, path: &str, incarnation: u64) -> io::Result<()> {
@@ -77,7 +89,7 @@ impl Incarnations {
         serde_json::to_writer(&mut line, &(path, incarnation))?;
         file.write_all(&line)?;
         *bytes += line.len() as u64;
-        if *bytes > JOURNAL_BYTES_MAX { self.save() } else { Ok(()) }
+        Ok(())
     }
 
     /// Takes note that `path` has come to `incarnation`.
@@ -101,22 +113,23 @@ impl Incarnations {
         self.counts.retain(|_, count| count.touched > limit);
     }
 
-    /// Writes all counts, whole or not at all, and starts the journal anew.
-    pub(super) fn save(&mut self) -> io::Result<()> {
-        let mut pairs: Vec<_> = self.counts.iter().collect();
-        pairs.sort_unstable_by_key(|(_, count)| count.touched);
-        let object: serde_json::Map<String, Value> =
-            pairs.into_iter().map(|(path, count)| (path.to_string(), Value::from(count.incarnation))).collect();
-        let temporary = self.dir.join(format!("{FILE}.new"));
-        let mut file = File::create(&temporary)?;
-        file.write_all(&serde_json::to_vec(&object)?)?;
-        file.sync_data()?;
-        fs::rename(&temporary, self.dir.join(FILE))?;
-        if let Some((journal, bytes)) = &mut self.journal {
-            journal.set_len(0)?;
-            *bytes = 0;
+    /// Where the journal has grown long: sets it aside and hands out what the file of all counts shall hold. Short, so
+    /// that it can be done under the lock; the writing is [`Fold::finish`].
+    pub(super) fn begin_fold(&mut self) -> Option<Fold> {
+        self.journal.as_ref().filter(|(_, bytes)| *bytes > JOURNAL_BYTES_MAX)?;
+        self.fold()
+    }
+
+    fn fold(&mut self) -> Option<Fold> {
+        let old = self.dir.join(JOURNAL_OLD);
+        // One that is there is from a fold that failed; it goes once this one succeeds.
+        if !old.exists() {
+            fs::rename(self.dir.join(JOURNAL), &old).ok()?;
+            self.journal = None;
         }
-        Ok(())
+        let mut pairs: Vec<_> = self.counts.iter().map(|(path, count)| (path.clone(), *count)).collect();
+        pairs.sort_unstable_by_key(|(_, count)| count.touched);
+        Some(Fold { dir: self.dir.clone(), pairs })
     }
 
     /// Somebody may have removed the folder under a running node: the next number opens a new journal.
@@ -136,6 +149,27 @@ impl Incarnations {
         let aside = self.dir.join(format!("{FILE}.damaged"));
         fs::rename(&path, &aside)?;
         Ok(Some(aside))
+    }
+}
+
+/// Counts on their way to the disk.
+#[derive(Debug)]
+pub(super) struct Fold {
+    dir: PathBuf,
+    pairs: Vec<(Box<str>, Count)>,
+}
+
+impl Fold {
+    /// Writes the file of all counts, whole or not at all, and removes the old journal.
+    pub(super) fn finish(self) -> io::Result<()> {
+        let object: serde_json::Map<String, Value> =
+            self.pairs.into_iter().map(|(path, count)| (path.into(), Value::from(count.incarnation))).collect();
+        let temporary = self.dir.join(format!("{FILE}.new"));
+        let mut file = File::create(&temporary)?;
+        file.write_all(&serde_json::to_vec(&object)?)?;
+        file.sync_data()?;
+        fs::rename(&temporary, self.dir.join(FILE))?;
+        fs::remove_file(self.dir.join(JOURNAL_OLD))
     }
 }
 
@@ -172,10 +206,15 @@ mod tests {
         again.saw("a", 9);
         again.saw("a", 3);
         assert_eq!((next(&mut again, "a"), next(&mut again, "b")), (10, 2));
-        again.save().expect("saved");
-        assert_eq!(fs::metadata(dir.path().join(JOURNAL)).expect("file").len(), 0);
-        assert_eq!(next(&mut again, "b"), 3);
-        assert_eq!(next(&mut open(dir.path()), "b"), 4);
+        again.note("c", 5).expect("written");
+        let fold = again.fold().expect("a journal");
+        assert_eq!(next(&mut again, "b"), 3, "goes on meanwhile");
+        let mut killed_meanwhile = open(dir.path());
+        assert_eq!((next(&mut killed_meanwhile, "a"), next(&mut killed_meanwhile, "c")), (11, 6));
+        fold.finish().expect("written");
+        assert!(!dir.path().join(JOURNAL_OLD).exists());
+        let mut last = open(dir.path());
+        assert_eq!((next(&mut last, "a"), next(&mut last, "b"), next(&mut last, "c")), (12, 4, 7));
     }
 
     #[test]

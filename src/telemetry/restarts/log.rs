@@ -12,7 +12,7 @@ use metrics::counter;
 use thiserror::Error;
 use tokio::sync::watch;
 
-use super::incarnations::Incarnations;
+use super::incarnations::{Fold, Incarnations};
 use super::record::Sieve;
 use super::segments::Segments;
 use super::{Filter, RestartRecord, Story};
@@ -130,16 +130,11 @@ impl RestartLog {
         line.push(b'\n');
         let number = {
             let mut state = self.shared.lock();
-            state.counts.saw(&record.path, record.incarnation);
+            let noted = state.counts.note(&record.path, record.incarnation);
             let (number, written) = state.segments.append(line);
             state.dirty = true;
-            state.note(&written);
-            if state.segments.surplus() {
-                if let Err(error) = state.counts.save() {
-                    tracing::warn!(code = "restart_log_incarnations", error = %error.kind(), "incarnations were not saved");
-                }
-                state.segments.trim();
-            }
+            state.note(&noted.and(written));
+            state.segments.trim();
             number
         };
         // Two appends may come here out of order; the newest number counts.
@@ -272,7 +267,7 @@ impl Drop for RestartLog {
 fn sync_until_closed(shared: &Shared) {
     let mut closing = false;
     while !closing {
-        let file = {
+        let (file, fold) = {
             let state = shared.lock();
             let waited = shared.wake.wait_timeout_while(state, SYNC_EVERY, |state| !state.closing);
             let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
@@ -283,12 +278,11 @@ fn sync_until_closed(shared: &Shared) {
             }
             state.counts.reopen_if_lost();
             let file = state.segments.needs_sync();
-            std::mem::take(&mut state.dirty).then_some(file).flatten()
+            (std::mem::take(&mut state.dirty).then_some(file).flatten(), state.counts.begin_fold())
         };
-        // Without the lock: a slow disk must not hold up those who append.
-        if let Some(file) = file
-            && let Err(error) = file.sync_data()
-        {
+        // Without the lock, both: a slow disk must not hold up those who append.
+        let synced = file.map_or(Ok(()), |file| file.sync_data());
+        if let Err(error) = synced.and_then(|()| fold.map_or(Ok(()), Fold::finish)) {
             tracing::warn!(code = "restart_log_sync", error = %error.kind(), "the restart log was not synced");
         }
     }

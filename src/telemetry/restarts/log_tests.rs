@@ -47,6 +47,12 @@ fn files(dir: &Path) -> Vec<PathBuf> {
     all
 }
 
+/// The only segment.
+fn segment(dir: &Path) -> PathBuf {
+    let is_segment = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "jsonl");
+    files(dir).into_iter().find(is_segment).expect("one")
+}
+
 #[test]
 fn test_restart_log_has_every_key_of_the_interface() {
     let dir = tempfile::tempdir().expect("folder");
@@ -54,7 +60,7 @@ fn test_restart_log_has_every_key_of_the_interface() {
     let mut full = failed("lakefeed/tenants/acme/berlin/workers/p", "i1", "bug");
     full.resumed_from = Some(ResumedFrom { epoch: 3, positions: [("p".to_owned(), "7".to_owned())].into() });
     log.append(full);
-    let text = fs::read_to_string(&files(dir.path())[0]).expect("with the system when append returned");
+    let text = fs::read_to_string(segment(dir.path())).expect("with the system when append returned");
     let value: serde_json::Value = serde_json::from_str(&text).expect("one line");
     let mut keys: Vec<_> = value.as_object().expect("object").keys().map(String::as_str).collect();
     keys.sort_unstable();
@@ -75,7 +81,7 @@ fn test_restart_log_survives_a_cut_at_every_byte_of_its_last_record() {
             log.append(record("a", n, "restarted"));
         }
     }
-    let file = files(dir.path()).remove(0);
+    let file = segment(dir.path());
     let whole = fs::read(&file).expect("read");
     let last = whole[..whole.len() - 1].iter().rposition(|byte| *byte == b'\n').expect("lines") + 1;
     for cut in last..whole.len() {
@@ -83,7 +89,7 @@ fn test_restart_log_survives_a_cut_at_every_byte_of_its_last_record() {
         let log = open(dir.path());
         assert_eq!(all(&log).len(), 2, "cut at {cut}");
         let next = log.next_incarnation("a");
-        assert_eq!(next, 3 + (cut - last) as u64, "never the same twice");
+        assert_eq!(next, 4 + (cut - last) as u64, "never the same twice");
         log.append(record("a", next, "restarted"));
         assert_eq!(all(&log).len(), 3, "cut at {cut}");
         drop(log);
@@ -98,7 +104,7 @@ fn test_restart_log_keeps_the_good_records_of_a_damaged_segment() {
         let log = open(dir.path());
         (1..=5).for_each(|n| log.append(record("a", n, "restarted")));
     }
-    let file = files(dir.path()).remove(0);
+    let file = segment(dir.path());
     let mut bytes = fs::read(&file).expect("read");
     let second = bytes.iter().position(|byte| *byte == b'\n').expect("lines") + 3;
     bytes[second] = 0xff;
@@ -122,12 +128,14 @@ proptest! {
             let log = open(dir.path());
             (1..=4).for_each(|n| log.append(record("a", n, "restarted")));
         }
-        let file = files(dir.path()).remove(0);
+        let file = segment(dir.path());
         let mut bytes = fs::read(&file).expect("read");
         let at = at.min(bytes.len());
         bytes.splice(at..(at + junk.len()).min(bytes.len()), junk);
         fs::write(&file, &bytes).expect("damaged");
-        fs::write(dir.path().join(FOLDER).join("incarnations.json"), counts).expect("damaged");
+        for name in ["incarnations.json", "incarnations.journal", "incarnations.journal.old"] {
+            fs::write(dir.path().join(FOLDER).join(name), &counts).expect("damaged");
+        }
         fs::write(dir.path().join(FOLDER).join("restarts-99999999999999999999.jsonl"), b"{}").expect("stray");
         let log = open(dir.path());
         let before = all(&log).len();

@@ -160,14 +160,9 @@ impl Segments {
         Ok(())
     }
 
-    /// Whether [`Self::trim`] would remove something: the moment to save the incarnations.
-    pub(super) fn surplus(&self) -> bool {
-        self.list.len() > SEGMENTS_MAX
-    }
-
     /// Removes the oldest segments beyond [`SEGMENTS_MAX`].
     pub(super) fn trim(&mut self) {
-        while self.surplus() {
+        while self.list.len() > SEGMENTS_MAX {
             if let Some(oldest) = self.list.pop_front() {
                 let _gone_or_not = fs::remove_file(oldest.path);
             }
