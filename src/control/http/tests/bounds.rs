@@ -1,6 +1,6 @@
 //! Large, slow and many.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -103,8 +103,8 @@ async fn test_http_slow_senders_do_not_keep_others_out() {
     assert_eq!(status, 200);
     assert!(before.elapsed() < limits::HEADER_TIME_MAX / 2, "not only once the slow ones timed out");
     let mut rest = Vec::new();
-    let put_out = tokio::time::timeout(Duration::from_secs(20), slow[0].read_to_end(&mut rest)).await;
-    assert!(put_out.is_ok(), "the oldest idle connection went");
+    let put_out = tokio::time::timeout(limits::HEADER_TIME_MAX / 3, slow[0].read_to_end(&mut rest)).await;
+    assert!(put_out.is_ok(), "the oldest idle connection went at once");
 }
 
 #[tokio::test]
