@@ -22,6 +22,7 @@ pub mod maintenance;
 
 pub mod telemetry;
 
+pub mod bench;
 pub mod demo;
 pub mod simulate;
 
