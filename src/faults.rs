@@ -4,7 +4,8 @@
 //! `LAKEFEED_CRASH=NAME:NTH:KIND` fires at the NTH pass (from 1) of the point NAME: KIND `abort` kills the process with
 //! SIGKILL's abruptness, `panic` panics, `err` makes [`fails`] say so, `stop` sends the process to sleep (a zombie to be).
 //! `LAKEFEED_BUG=NAME` switches one deliberate bug on. A point that fired writes `crash point NAME fired` to stderr, so
-//! that a test can prove that its fault happened.
+//! that a test can prove that its fault happened. `LAKEFEED_ACKNOWLEDGED=FILE` collects what the sources were told, one
+//! line `PARTITION POSITION` each.
 
 /// Passes the point `name`: kills or panics if so armed.
 #[cfg(not(feature = "crashpoints"))]
@@ -27,8 +28,13 @@ pub const fn bug(_name: &str) -> bool {
     false
 }
 
+/// Notes that the source was told that everything up to `position` is safe.
+#[cfg(not(feature = "crashpoints"))]
+#[inline(always)]
+pub const fn acknowledged(_partition: &str, _position: &str) {}
+
 #[cfg(feature = "crashpoints")]
-pub use armed::{bug, fails, point};
+pub use armed::{acknowledged, bug, fails, point};
 
 #[cfg(feature = "crashpoints")]
 mod armed {
@@ -88,5 +94,14 @@ mod armed {
     pub fn bug(name: &str) -> bool {
         static BUG: OnceLock<Option<String>> = OnceLock::new();
         BUG.get_or_init(|| std::env::var("LAKEFEED_BUG").ok()).as_deref() == Some(name)
+    }
+    /// Notes that the source was told that everything up to `position` is safe.
+    pub fn acknowledged(partition: &str, position: &str) {
+        use std::io::Write;
+        let Some(path) = std::env::var_os("LAKEFEED_ACKNOWLEDGED") else { return };
+        if let Ok(mut file) = std::fs::OpenOptions::new().append(true).create(true).open(path) {
+            // A line that cannot be written is one that the test misses.
+            let _ = file.write_all(format!("{partition} {position}\n").as_bytes());
+        }
     }
 }

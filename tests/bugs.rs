@@ -18,8 +18,9 @@ fn armed<'a>(bug: &'a str, crash: &'a str) -> Vec<(&'a str, &'a str)> {
 }
 
 /// Waits until the stream has come to its end or `done` says that it will not.
-async fn until(what: &str, mut done: impl FnMut() -> bool) {
-    wait_for(what, Duration::from_secs(60), async || done().then_some(())).await;
+async fn until(what: &str, done: impl FnMut() -> bool) {
+    let done = std::cell::RefCell::new(done);
+    wait_for(what, Duration::from_secs(60), async || (done.borrow_mut())().then_some(())).await;
 }
 
 /// Runs the stream, killing once in the middle, and judges what there is when as many rows are there as it has.

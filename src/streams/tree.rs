@@ -32,14 +32,13 @@ fn policy(settings: &RestartSettings, park: Vec<Class>, probe: bool) -> RestartP
         max: settings.backoff_max,
         factor: settings.backoff_factor,
         jitter: settings.backoff_jitter,
-        reset_after: settings.reset_after,
+        reset_after: if crate::faults::bug("backoff_reset_at_spawn") { Duration::ZERO } else { settings.reset_after },
     };
     RestartPolicy {
         backoff: Some(backoff),
         park_classes: park,
         consecutive_max: Some(settings.max_restarts),
         probe: probe.then_some(settings.probe),
-        ..RestartPolicy::default()
     }
 }
 

@@ -134,6 +134,9 @@ impl Worker {
     async fn run(mut self, first_poll: Duration) -> Result<(), Failure> {
         let mut beat = Instant::now() + first_poll;
         let mut source = None;
+        if faults::bug("backoff_reset_at_spawn") {
+            self.ctx.progress.healthy();
+        }
         loop {
             if self.take_job_change() {
                 source = None;
@@ -226,12 +229,16 @@ impl Worker {
 
     /// Tells the source what is committed, once.
     async fn acknowledge(&mut self, source: &mut Box<dyn Source>) {
-        let Some(committed) = self.intake.acknowledged(&self.partition.name) else { return };
+        let early = faults::bug("acknowledge_before_raw").then(|| self.position.clone()).flatten();
+        let Some(committed) = early.or_else(|| self.intake.acknowledged(&self.partition.name)) else { return };
         if self.told.as_ref() == Some(&committed) {
             return;
         }
         match source.acknowledge(&committed).await {
-            Ok(()) => self.told = Some(committed),
+            Ok(()) => {
+                faults::acknowledged(&self.partition.name, committed.as_str());
+                self.told = Some(committed);
+            }
             Err(e) => tracing::warn!(
                 code = e.code,
                 message = e.message,
@@ -370,6 +377,7 @@ impl Worker {
             };
             match pulled {
                 Ok(Pull::Batch(batch)) => {
+                    faults::point("worker.pulled");
                     let delivered = tokio::select! {
                         biased;
                         () = stop.stopped() => return Outcome::Stopped,
@@ -408,7 +416,7 @@ impl Worker {
         if !self.ctx.fence.is_current() {
             return Err(IntakeError::Superseded);
         }
-        if faults::bug("drop_on_interrupt") && bytes % 7 == 0 {
+        if faults::bug("drop_on_interrupt") && bytes.is_multiple_of(7) {
             self.position = to;
             return Ok(());
         }

@@ -64,11 +64,6 @@ impl Lab {
         Self { lake: other.lake.clone(), ..Self::new(config) }
     }
 
-    /// Changes the configuration for the next start.
-    pub(crate) fn configure(&mut self, config: &str) {
-        config.clone_into(&mut self.config);
-    }
-
     /// The lake's folder.
     pub(crate) fn lake(&self) -> &Path {
         &self.lake

@@ -11,7 +11,6 @@ const PAUSE: Duration = Duration::from_millis(20);
 ///
 /// # Panics
 /// After `deadline`, with `what` was awaited.
-#[track_caller]
 pub(crate) async fn wait_for<T, F: Future<Output = Option<T>>>(
     what: impl Display,
     deadline: Duration,

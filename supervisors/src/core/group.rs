@@ -54,11 +54,6 @@ impl Plan {
         self.cause.as_ref().filter(|_| !self.due).map(|(cause, _)| *cause)
     }
 
-    /// Incident and culprit, for the records of those that it stops.
-    pub(super) fn blame(&self) -> (Option<Arc<str>>, Option<ChildPath>) {
-        (self.incident.clone(), self.cause.as_ref().map(|(_, path)| path.clone()))
-    }
-
     /// The first child that it has not brought up again.
     fn first_unfinished(&self) -> Seq {
         match &self.phase {
@@ -106,6 +101,7 @@ impl Supervisor {
                 Step::Stop(seq) => self.begin_stop(seq, Why::Group),
                 Step::Start(seq) => {
                     let via = if self.is_first_start() { Via::Initial } else { Via::Restart };
+                    self.put_blame(seq);
                     self.begin_start(seq, via);
                 }
                 Step::AllDown => self.start_all(),
@@ -179,6 +175,15 @@ impl Supervisor {
         let down = self.children.range(plan.first..).filter(|(_, child)| !child.state.is_live());
         let queue = down.map(|(seq, _)| *seq).filter(|seq| !plan.skip.contains(seq)).collect();
         plan.phase = Phase::Starting { queue, current: None };
+    }
+
+    /// Notes in a child's record because of whom it is stopped and started.
+    pub(super) fn put_blame(&mut self, seq: Seq) {
+        let Some(Plan { cause: Some((cause, culprit)), incident, .. }) = &self.plan else { return };
+        let Some(child) = self.children.get_mut(&seq).filter(|_| seq != *cause) else { return };
+        let record = child.record_mut();
+        record.incident.clone_from(incident);
+        record.because_of = Some(culprit.clone());
     }
 
     /// Plans the restart of a child that is down together with those that the strategy adds. A restart already in

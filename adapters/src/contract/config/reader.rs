@@ -2,85 +2,16 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
-use std::fmt;
+use std::fmt::Display;
 use std::path::Path;
-use std::sync::Mutex;
 use std::time::Duration;
 
+use super::problem::{Problem, Problems, nearest, nearest_hint, show_key};
+use super::units::{DURATION_MAX, DURATION_MIN, parse_duration, parse_size, show_duration, show_size};
 use super::{Entry, Mark, Node, Secret, SecretSource, Table, Value};
-
-/// The shortest duration anywhere in settings or messages.
-pub const DURATION_MIN: Duration = Duration::from_millis(10);
-
-/// The longest: beyond it a duration is a mistake, and sums of durations could overflow.
-pub const DURATION_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
-
-/// One thing that is wrong.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Problem {
-    /// Where; `None` in messages.
-    pub mark: Option<Mark>,
-    /// A stable name in capitals, for example `UNKNOWN_KEY`.
-    pub code: &'static str,
-    /// The dotted path of the field.
-    pub field: String,
-    /// What is wrong. Never the value of a secret.
-    pub what: String,
-    /// What was expected.
-    pub expected: String,
-    /// What to do.
-    pub remedy: String,
-    /// True for advice that does not stop the start.
-    pub warning: bool,
-}
-
-impl fmt::Display for Problem {
-    /// `file:line:col: CODE: what is wrong; what was expected; what to do`, on one line.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(mark) = &self.mark {
-            write!(f, "{mark}: ")?;
-        }
-        if self.warning {
-            f.write_str("warning: ")?;
-        }
-        write!(f, "{}: {}; {}; {}", self.code, self.what, self.expected, self.remedy)
-    }
-}
-
-/// A thousand problems help nobody; the rest is counted only.
-const PROBLEMS_MAX: usize = 1000;
 
 /// Enough of a wrong value to recognise it.
 const SHOWN_CHARS_MAX: usize = 80;
-
-/// Collects problems over many readers.
-#[derive(Debug, Default)]
-pub struct Problems(Mutex<Vec<Problem>>);
-
-impl Problems {
-    /// Adds one.
-    pub fn push(&self, problem: Problem) {
-        let mut all = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if all.len() < PROBLEMS_MAX {
-            all.push(problem);
-        }
-    }
-
-    /// All so far, sorted by place.
-    #[must_use]
-    pub fn into_sorted(self) -> Vec<Problem> {
-        let mut all = self.0.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-        all.sort_by(|a, b| a.mark.cmp(&b.mark));
-        all.dedup();
-        all
-    }
-
-    /// How many of them are errors, not warnings.
-    #[must_use]
-    pub fn errors(&self) -> usize {
-        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner).iter().filter(|p| !p.warning).count()
-    }
-}
 
 /// Reads one table. Each method asks for one key; [`Reader::finish`] reports the keys nobody asked for.
 #[derive(Debug)]
@@ -196,41 +127,30 @@ impl<'a> Reader<'a> {
 
     /// Follows `env:` and `file:` references.
     fn resolve(&self, key: &str, text: &str) -> Option<Secret> {
-        if let Some(name) = text.strip_prefix("env:") {
-            return match self.secrets.env(name) {
-                Some(value) => Some(Secret::resolved(value, text)),
-                None => {
-                    let what =
-                        format!("{} refers to the environment variable {name}, which is not set", self.path_of(key));
-                    self.wrong(
-                        key,
-                        "SECRET_NOT_FOUND",
-                        what,
-                        "expected a variable of the environment",
-                        format!("set {name} or correct the name"),
-                    );
-                    None
-                }
-            };
+        if let Some(name) = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}')) {
+            let what = format!("{} is {text:?}, which nothing fills in", self.path_of(key));
+            let remedy = format!("write {key} = \"env:{name}\"");
+            self.wrong(key, "NOT_A_REFERENCE", what, "expected env:NAME or file:PATH", remedy);
+            return None;
         }
-        if let Some(path) = text.strip_prefix("file:") {
+        let (found, what, expected, remedy) = if let Some(name) = text.strip_prefix("env:") {
+            let what = format!("the environment variable {name}, which is not set");
+            let remedy = format!("set {name} or correct the name");
+            (self.secrets.env(name), what, "expected a variable of the environment", remedy)
+        } else if let Some(path) = text.strip_prefix("file:") {
             let full = self.table.folder.as_deref().unwrap_or_else(|| Path::new("")).join(path);
-            return match self.secrets.file(&full) {
-                Ok(value) => Some(Secret::resolved(value, text)),
-                Err(why) => {
-                    let what = format!("{} refers to the file {path}, which cannot be read: {why}", self.path_of(key));
-                    self.wrong(
-                        key,
-                        "SECRET_NOT_FOUND",
-                        what,
-                        "expected a readable file",
-                        "create the file or correct the path",
-                    );
-                    None
-                }
-            };
+            let found = self.secrets.file(&full);
+            let why = found.as_ref().err().map_or("", String::as_str);
+            let what = format!("the file {path}, which cannot be read: {why}");
+            (found.ok(), what, "expected a readable file", "create the file or correct the path".to_owned())
+        } else {
+            return Some(Secret::literal(text));
+        };
+        if found.is_none() {
+            let what = format!("{} refers to {what}", self.path_of(key));
+            self.wrong(key, "SECRET_NOT_FOUND", what, expected, remedy);
         }
-        Some(Secret::literal(text))
+        found.map(|value| Secret::resolved(value, text))
     }
 
     /// A secret: a literal or a resolved reference.
@@ -312,7 +232,15 @@ impl<'a> Reader<'a> {
 
     /// One of `choices`.
     pub fn choice<T: Copy>(&self, key: &str, choices: &[(&str, T)]) -> Option<T> {
-        let text = self.string(key)?;
+        let node = self.node(key)?;
+        let text = if matches!(node.value, Value::String(_)) {
+            self.string(key)?
+        } else {
+            let example = choices.first().map_or("text", |(name, _)| *name);
+            let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
+            self.wrong_type(key, node, &format!("one of {}", names.join(", ")), &format!("{example:?}"));
+            return None;
+        };
         if let Some((_, value)) = choices.iter().find(|(name, _)| *name == text) {
             return Some(*value);
         }
@@ -334,7 +262,7 @@ impl<'a> Reader<'a> {
         if let Value::Bool(value) = node.value {
             return Some(value);
         }
-        self.wrong_type(key, node, "true or false", "true");
+        self.wrong_type(key, node, "true or false", "false");
         None
     }
 
@@ -348,6 +276,10 @@ impl<'a> Reader<'a> {
         if (min..=max).contains(&value) {
             return Some(value);
         }
+        self.out_of_range(key, &value, &min, &max)
+    }
+
+    fn out_of_range<T>(&self, key: &str, value: &dyn Display, min: &dyn Display, max: &dyn Display) -> Option<T> {
         let what = format!("{} is {value}", self.path_of(key));
         self.wrong(key, "OUT_OF_RANGE", what, format!("expected {min} to {max}"), "choose a value in that range");
         None
@@ -368,9 +300,7 @@ impl<'a> Reader<'a> {
         if (min..=max).contains(&value) {
             return Some(value);
         }
-        let what = format!("{} is {value}", self.path_of(key));
-        self.wrong(key, "OUT_OF_RANGE", what, format!("expected {min} to {max}"), "choose a value in that range");
-        None
+        self.out_of_range(key, &value, &min, &max)
     }
 
     /// A duration such as `"250ms"`; whole milliseconds as a number are taken from messages only (no place).
@@ -439,23 +369,8 @@ impl<'a> Reader<'a> {
 
     /// A list of strings; references are followed.
     pub fn strings(&self, key: &str) -> Option<Vec<String>> {
-        let node = self.node(key)?;
-        let Value::Array(all) = &node.value else {
-            self.wrong_type(key, node, "an array of strings", "[\"a\", \"b\"]");
-            return None;
-        };
-        let mut texts = Vec::with_capacity(all.len());
-        for (index, item) in all.iter().enumerate() {
-            match &item.value {
-                Value::String(text) => texts.push(self.resolve(key, text)?.reveal().to_owned()),
-                other => {
-                    let what = format!("{}[{index}] is {}", self.path_of(key), other.type_name());
-                    self.wrong(key, "WRONG_TYPE", what, "expected a string", "quote it");
-                    return None;
-                }
-            }
-        }
-        Some(texts)
+        let texts = self.texts_verbatim(key)?;
+        texts.into_iter().map(|text| Some(self.resolve(key, text)?.reveal().to_owned())).collect()
     }
 
     /// A list of strings exactly as written: where `env:` and `file:` are names and not references.
@@ -485,7 +400,12 @@ impl<'a> Reader<'a> {
         if let Value::Table(table) = &node.value {
             return Some(Reader::new(table, self.path_of(key), self.problems, self.secrets));
         }
-        self.wrong_type(key, node, "a table", "{ … }");
+        if self.path.is_empty() && node.mark.is_some() {
+            let what = format!("{key} is {}", node.value.type_name());
+            self.wrong(key, "WRONG_TYPE", what, "expected a table", format!("write [{key}] and its keys below it"));
+        } else {
+            self.wrong_type(key, node, "a table", "{ … }");
+        }
         None
     }
 
@@ -530,147 +450,14 @@ impl<'a> Reader<'a> {
                 self.path_of(&entry.key),
                 format!("{} is not a known key", self.path_of(&entry.key)),
                 format!("expected one of {}", known.join(", ")),
-                nearest_hint(&entry.key, known.iter().copied()),
+                nearest(&entry.key, known.iter().copied())
+                    .map_or_else(|| "remove it".to_owned(), |name| format!("did you mean {name}?")),
                 false,
             );
         }
     }
 }
 
-/// `key` as TOML writes it: in quotes where it is not a bare key.
-#[must_use]
-pub fn show_key(key: &str) -> String {
-    if !key.is_empty() && key.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_' || b == b'-') {
-        key.to_owned()
-    } else {
-        format!("{key:?}")
-    }
-}
-
-/// `did you mean x?`, or to choose one of the names where none is near.
-pub fn nearest_hint<'n>(text: &str, names: impl Iterator<Item = &'n str>) -> String {
-    // Half of the letters may differ: beyond that a suggestion misleads more than it helps.
-    let limit = (text.chars().count() / 2).clamp(1, 4);
-    names
-        .map(|name| (distance(&text.to_lowercase(), &name.to_lowercase()), name))
-        .filter(|(distance, _)| *distance <= limit)
-        .min()
-        .map_or_else(|| "remove it or choose one of these".to_owned(), |(_, name)| format!("did you mean {name}?"))
-}
-
-/// Levenshtein's distance in characters.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, cb) in b.iter().enumerate() {
-            let substituted = diagonal + usize::from(ca != *cb);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
-}
-
-/// `"250ms" "30s" "5m" "1h" "7d"`.
-#[must_use]
-pub fn parse_duration(text: &str) -> Option<Duration> {
-    let digits = text.find(|c: char| !c.is_ascii_digit())?;
-    let count: u64 = text[..digits].parse().ok()?;
-    let unit_ms = match &text[digits..] {
-        "ms" => 1,
-        "s" => 1000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
-        _ => return None,
-    };
-    count.checked_mul(unit_ms).map(Duration::from_millis)
-}
-
-/// `"512B" "64KiB" "4MiB" "1GiB"`.
-#[must_use]
-pub fn parse_size(text: &str) -> Option<u64> {
-    let digits = text.find(|c: char| !c.is_ascii_digit())?;
-    let count: u64 = text[..digits].parse().ok()?;
-    let unit = match &text[digits..] {
-        "B" => 1,
-        "KiB" => 1 << 10,
-        "MiB" => 1 << 20,
-        "GiB" => 1 << 30,
-        _ => return None,
-    };
-    count.checked_mul(unit)
-}
-
-/// The inverse of [`parse_duration`], in the greatest unit that fits.
-#[must_use]
-pub fn show_duration(value: Duration) -> String {
-    let ms = value.as_millis();
-    for (unit_ms, unit) in [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s")] {
-        if ms > 0 && ms.is_multiple_of(unit_ms) {
-            return format!("{}{unit}", ms / unit_ms);
-        }
-    }
-    format!("{ms}ms")
-}
-
-fn show_size(bytes: u64) -> String {
-    for (unit, name) in [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")] {
-        if bytes > 0 && bytes.is_multiple_of(unit) {
-            return format!("{}{name}", bytes / unit);
-        }
-    }
-    format!("{bytes}B")
-}
-
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::super::MapSecrets;
-    use super::*;
-
-    fn problems_of(value: serde_json::Value, read: impl Fn(&Reader<'_>)) -> Vec<Problem> {
-        let table = Table::from_json(value.as_object().expect("an object"));
-        let problems = Problems::default();
-        let secrets = MapSecrets::default();
-        let reader = Reader::new(&table, "adapter.X", &problems, &secrets);
-        read(&reader);
-        reader.finish();
-        problems.into_sorted()
-    }
-
-    #[test]
-    fn test_all_problems_come_at_once_and_unknown_keys_get_the_nearest_name() {
-        let found = problems_of(json!({"intervall": "1h", "timeout": 5.5, "size": "4MB"}), |r| {
-            r.duration("interval");
-            r.duration("timeout");
-            r.size("size", 1, 1 << 20);
-        });
-        let codes: Vec<_> = found.iter().map(|p| p.code).collect();
-        assert_eq!(codes, ["WRONG_TYPE", "INVALID_SIZE", "UNKNOWN_KEY"]);
-        assert_eq!(found[2].remedy, "did you mean interval?");
-    }
-
-    #[test]
-    fn test_a_secret_is_never_shown() {
-        let secret = Secret::resolved("hunter2", "env:KEY");
-        assert_eq!(format!("{secret:?}"), "Secret(env:KEY)");
-        assert!(!format!("{:?}", Secret::literal("hunter2")).contains("hunter2"));
-    }
-
-    #[test]
-    fn test_durations_and_sizes_read_back() {
-        for text in ["250ms", "30s", "5m", "1h", "7d"] {
-            assert_eq!(show_duration(parse_duration(text).expect(text)), text);
-        }
-        assert_eq!(parse_duration("1.5s"), None);
-        assert_eq!(parse_duration("s"), None);
-        assert_eq!(parse_duration("99999999999999999999d"), None);
-        assert_eq!(parse_size("4MiB"), Some(4 << 20));
-        assert_eq!(parse_size("4MB"), None);
-    }
-}
+#[path = "reader_tests.rs"]
+mod tests;

@@ -254,3 +254,21 @@ async fn test_budget_waits_are_no_requests_and_shared_by_key() {
         refused.iter().all(|e| e.class == ErrorClass::RateLimited && e.retry_after > Some(Duration::from_secs(50)))
     );
 }
+
+#[tokio::test]
+async fn test_an_error_whose_body_never_ends_is_judged_by_its_status() {
+    let raw = b"HTTP/1.1 404 Not Found\r\ncontent-length: 1000\r\n\r\n{".to_vec();
+    let started = Instant::now();
+    let (error, ..) = failure(vec![Say::Drip(raw, Duration::ZERO)], json!({"timeout": "20s"})).await;
+    assert_eq!((error.code.as_str(), error.class), ("http_404", ErrorClass::Config));
+    assert!(started.elapsed() < Duration::from_secs(7));
+}
+
+#[tokio::test]
+async fn test_a_failed_handshake_is_transient() {
+    let server = RudeServer::say(vec![Say::Raw(b"no TLS here".to_vec())]).await;
+    let base = format!("https://{}", server.address);
+    let mount = mounted(&server, json!({"base_url": base, "timeout": "500ms"}));
+    let (_, end) = workload(&mut *open(&mount, None, &env()).await, &credits()).await;
+    assert_eq!(end.expect_err("no TLS").class, ErrorClass::Transient);
+}
