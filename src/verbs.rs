@@ -6,7 +6,7 @@ use adapters::contract::SystemClock;
 use adapters::contract::config::ProcessSecrets;
 
 use crate::app::kinds;
-use crate::cli::{Cli, DemoArgs, Simulate, SimulateIqairArgs, Verb, exit, output, validate};
+use crate::cli::{Bench, Cli, DemoArgs, Simulate, SimulateIqairArgs, Verb, exit, output, validate};
 use crate::demo::{self, DemoOptions};
 use crate::run::chain;
 use crate::simulate::iqair::{Faults, Options, StandIn};
@@ -39,6 +39,7 @@ async fn start(cli: Cli) -> u8 {
         Verb::Validate(args) => validate(&args.config, cli.json, &kinds(), &ProcessSecrets),
         Verb::Demo(args) => show_demo(args, cli.json).await,
         Verb::Simulate(Simulate::Iqair(args)) => stand_in(args, cli.json).await,
+        Verb::Bench(bench) => measure(&bench, cli.json).await,
         _ => exit::USAGE,
     }
 }
@@ -46,6 +47,13 @@ async fn start(cli: Cli) -> u8 {
 fn fail(error: &dyn std::error::Error) -> u8 {
     output::error_line(&chain(error));
     exit::FAILED
+}
+
+async fn measure(bench: &Bench, json: bool) -> u8 {
+    match crate::bench::run(bench, json, &mut std::io::stdout()).await {
+        Ok(code) => code,
+        Err(e) => fail(&e),
+    }
 }
 
 async fn show_demo(args: DemoArgs, json: bool) -> u8 {
