@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use adapters::contract::config::{Problem, ProcessSecrets, SecretSource};
 use adapters::contract::{Clock, Credits, Kind, SystemClock, SystemResolve};
+use object_store::ObjectStore;
 use supervisors::{
     ChildSpec, Class, Event, Failure, Observer, Root, RootEnd, Shutdown, Started, Strategy, SupervisorSpec,
 };
@@ -96,7 +97,12 @@ pub struct Parts {
     pub seed: u64,
     /// Collects how late polls start, for the benchmark.
     pub start_lags: Option<Arc<std::sync::Mutex<Vec<Duration>>>>,
+    /// Put around the lake's store, for the benchmark with a slow lake.
+    pub store_layer: Option<StoreLayer>,
 }
+
+/// Puts something around a store.
+pub type StoreLayer = Box<dyn FnOnce(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore> + Send>;
 
 impl Parts {
     /// The machine's own.
@@ -108,6 +114,7 @@ impl Parts {
             clock: Arc::new(SystemClock),
             seed: rand::random(),
             start_lags: None,
+            store_layer: None,
         }
     }
 }
@@ -152,7 +159,8 @@ impl App {
         let restarts = RestartLog::open(&state, Arc::clone(&parts.clock)).map_err(|e| unusable(Box::new(e)))?;
         let restarts = Arc::new(restarts);
         let (cache, _) = Cache::open(&state.join("cache"), parts.clock.now_us());
-        let lake = Lake::open(&settings.lake, Arc::clone(&parts.clock))?;
+        let layer = parts.store_layer.unwrap_or_else(|| Box::new(|store| store));
+        let lake = Lake::open_through(&settings.lake, Arc::clone(&parts.clock), layer)?;
         let feed = Arc::new(Feed::load(cache.clone(), format!("{:016x}", parts.seed)).await);
         let sink: Arc<dyn Sink> = Arc::<Feed>::clone(&feed);
         let node = Arc::new(Node {

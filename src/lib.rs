@@ -24,6 +24,7 @@ pub mod telemetry;
 
 pub mod client;
 
+pub mod bench;
 pub mod demo;
 pub mod simulate;
 

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "tests; what they print is shown where one fails")]
 
+mod bench;
 mod bugs;
 mod crash;
 mod crash_points;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::bench::Bench;
 use super::values::{self, FailureClass, Position, Since, Target};
 use crate::names::StreamId;
 
@@ -296,9 +297,23 @@ pub enum Dead {
     /// List dead letters: when, where, stage, code, message
     #[command(after_help = "Example: lakefeed dead list acme/berlin --limit 20")]
     List(PageArgs),
-    /// Show dead letters whole, with their bytes
-    #[command(after_help = "Example: lakefeed dead show acme/berlin --limit 1")]
-    Show(PageArgs),
+    /// Show one dead letter whole, with its bytes
+    #[command(after_help = "Example: lakefeed dead show acme/berlin 12.0")]
+    Show(DeadShowArgs),
+}
+
+/// `dead show`.
+#[derive(Debug, Clone, Args)]
+pub struct DeadShowArgs {
+    /// The stream
+    #[arg(value_name = "TENANT/STREAM")]
+    pub stream: StreamId,
+    /// As `dead list` prints it
+    #[arg(value_name = "ID")]
+    pub id: String,
+    /// How to reach the node.
+    #[command(flatten)]
+    pub client: ClientArgs,
 }
 
 /// A page of something of one stream.
@@ -341,23 +356,6 @@ pub enum Lake {
     /// Verify every promise of the lake's layout, and print what is wrong
     #[command(after_help = "Example: lakefeed lake check -c lakefeed.toml")]
     Check(ConfigArgs),
-}
-
-/// `bench`.
-#[derive(Debug, Clone, Copy, Subcommand)]
-pub enum Bench {
-    /// Records through the whole runtime, against the barest loop that does the same
-    #[command(after_help = "Example: lakefeed bench ingest --json")]
-    Ingest,
-    /// From SIGKILL to the first new epoch
-    #[command(after_help = "Example: lakefeed bench recovery --json")]
-    Recovery,
-    /// Polls of many partitions, and how punctual they are
-    #[command(after_help = "Example: lakefeed bench polls --json")]
-    Polls,
-    /// Memory under a source that offers far more than the lake takes
-    #[command(after_help = "Example: lakefeed bench memory --json")]
-    Memory,
 }
 
 #[cfg(test)]

@@ -1,10 +1,12 @@
 //! The command line: verbs and their arguments, and what `validate` prints. Nothing here starts or connects anything.
 
 mod args;
+mod bench;
 pub mod output;
 mod values;
 
 pub use args::*;
+pub use bench::*;
 pub use values::{FailureClass, Position, Since, Target};
 
 use std::path::Path;

@@ -4,7 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use adapters::contract::config::{DURATION_MAX, DURATION_MIN, parse_duration};
+use adapters::contract::config::{DURATION_MAX, DURATION_MIN, parse_duration, show_duration};
 use chrono::{DateTime, Utc};
 use clap::ValueEnum;
 
@@ -88,6 +88,16 @@ impl FromStr for Since {
     }
 }
 
+impl fmt::Display for Since {
+    /// As the API takes it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ago(ago) => f.write_str(&show_duration(*ago)),
+            Self::At(at) => f.write_str(&at.to_rfc3339_opts(chrono::SecondsFormat::Micros, true)),
+        }
+    }
+}
+
 /// A class of failure, interface §5.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 #[value(rename_all = "snake_case")]
@@ -110,6 +120,13 @@ pub enum FailureClass {
     Fenced,
     /// No progress in time.
     Hung,
+}
+
+impl fmt::Display for FailureClass {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let value = self.to_possible_value();
+        f.write_str(value.as_ref().map_or("", |value| value.get_name()))
+    }
 }
 
 /// `"30s"`, within the bounds of all durations.

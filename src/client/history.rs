@@ -96,7 +96,8 @@ pub async fn restarts(api: &Api, query: &RestartsQuery, json: bool, out: &mut (d
     list(api, ("/v1/restarts", "restarts"), &pairs, "", (query.follow, json), restart_line, out).await
 }
 
-fn restart_line(record: &Value) -> String {
+/// One line of the restart log for people; `record` as `GET /v1/restarts` gives it.
+pub fn restart_line(record: &Value) -> String {
     let word = |key: &str| text::clean(record[key].as_str().unwrap_or("-"));
     let mut line = format!("{}  {:<10}  {} #{}", word("ts"), word("event"), word("path"), record["incarnation"]);
     if record["reason"].is_object() {

@@ -6,7 +6,8 @@ mod text;
 mod verbs;
 
 pub use data::{checkpoint_reset, checkpoint_set, checkpoint_show, dead_list, dead_show, records};
-pub use history::{RestartsQuery, incident, references, restarts};
+pub use history::{RestartsQuery, incident, references, restart_line, restarts};
+pub use text::tree as draw_tree;
 pub use verbs::{Verb, control, start, status, tree};
 
 use std::fmt;

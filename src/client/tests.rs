@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use adapters::contract::config::Secret;
 use adapters::contract::{Clock, SystemClock};
-use serde_json::json;
+use serde_json::{Map, json};
 
 use super::*;
 use crate::control::fake::FakeStreams;
@@ -51,7 +51,7 @@ fn utf8(out: Vec<u8>) -> String {
 
 async fn started(node: &Node) {
     let mut out = Vec::new();
-    start(&node.api, &target("acme/berlin"), Some("IQAIR_DAILY"), false, &mut out).await.expect("starts");
+    start(&node.api, &target("acme/berlin"), Some("IQAIR_DAILY"), Map::new(), false, &mut out).await.expect("starts");
     assert_eq!(utf8(out), "Started fetching from adapter IQAIR_DAILY.\n");
 }
 
@@ -77,7 +77,7 @@ async fn test_client_controls_a_stream() {
     assert!(node.streams.asked().contains(&r#"restart acme/berlin Some("lat=1,lon=2/x")"#.to_owned()));
     let refused = control(&node.api, Verb::Stop, &partition, false, &mut out).await.expect_err("whole streams only");
     assert_eq!(refused.exit_code(), 2);
-    start(&node.api, &target("acme/berlin"), None, true, &mut out).await.expect("runs again");
+    start(&node.api, &target("acme/berlin"), None, Map::new(), true, &mut out).await.expect("runs again");
     assert!(node.streams.asked().contains(&"desire acme/berlin Running".to_owned()));
 }
 

@@ -56,7 +56,7 @@ pub(super) fn table(out: &mut dyn Write, head: &[&str], rows: &[Vec<String>]) ->
 const SHOWN: [&str; 6] = ["state", "incarnation", "restarts", "attempt", "until_ms", "abandoned"];
 
 /// The tree, one child a line. Shapes are taken as they come: a node has a path (or a name), scalars, and children.
-pub(super) fn tree(out: &mut dyn Write, root: &Value) -> io::Result<()> {
+pub fn tree(out: &mut dyn Write, root: &Value) -> io::Result<()> {
     // Each entry: the node, what stands before its line, what stands before its children's. A stack of our own, so
     // that a deep answer cannot exhaust the thread's.
     let mut stack = vec![(root, String::new(), String::new())];

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use reqwest::Method;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{Api, ClientError, Done, Target, document, stream_path, text};
 
@@ -99,16 +99,32 @@ fn whole_stream_only() -> ClientError {
     ClientError::Usage(message.to_owned())
 }
 
-/// `start`: with an adapter the message `worker:start`, without one a known stream runs again with what it had.
+/// `start`: with an adapter, or other keys of the message in `data`, the message `worker:start`; without any a known
+/// stream runs again with what it had.
 ///
 /// # Errors
 /// As [`ClientError`] tells.
-pub async fn start(api: &Api, target: &Target, adapter: Option<&str>, json: bool, out: &mut dyn Write) -> Done {
+pub async fn start(
+    api: &Api,
+    target: &Target,
+    adapter: Option<&str>,
+    mut data: Map<String, Value>,
+    json: bool,
+    out: &mut dyn Write,
+) -> Done {
     if target.partition.is_some() {
         return Err(whole_stream_only());
     }
-    let Some(adapter) = adapter else { return control(api, Verb::Resume, target, json, out).await };
-    let data = json!({"adapter": adapter, "tenant": target.id.tenant(), "stream": target.id.stream()});
+    if adapter.is_none() && data.is_empty() {
+        return control(api, Verb::Resume, target, json, out).await;
+    }
+    let adapter = match adapter {
+        Some(adapter) => json!(adapter),
+        None => api.get(&stream_path(&target.id, ""), &[]).await?["adapter"].clone(),
+    };
+    data.insert("adapter".to_owned(), adapter);
+    data.insert("tenant".to_owned(), json!(target.id.tenant()));
+    data.insert("stream".to_owned(), json!(target.id.stream()));
     let message = json!({"pattern": "worker:start", "data": data});
     let answer = api.ask(Method::POST, "/v1/messages", &[], Some(message)).await?;
     if json {

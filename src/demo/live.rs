@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use crate::app::App;
+use crate::client;
 use crate::streams::DirectoryHandle;
 use crate::streams::api::Streams;
 use crate::telemetry::restarts::{Filter, RestartRecord};
@@ -48,7 +49,7 @@ pub(super) async fn show(app: &App, duration: Duration, quiet: bool) {
 /// The whole screen, drawn over the last one.
 async fn screen(app: &App, newest: &[RestartRecord]) -> String {
     let streams = DirectoryHandle(Arc::clone(&app.directory));
-    let tree = tree(&streams.tree().await, 0);
+    let tree = tree(&streams.tree().await);
     let restarts: Vec<_> = newest.iter().rev().take(RESTARTS_SHOWN).map(restart_line).collect();
     format!("\x1b[2J\x1b[H{tree}\n{}\n", restarts.join("\n"))
 }
@@ -72,16 +73,12 @@ async fn lines(app: &App, newest: &[RestartRecord], end: Instant) -> String {
 }
 
 fn restart_line(record: &RestartRecord) -> String {
-    let reason = record.reason.as_ref().map_or_else(String::new, |r| format!(" {}/{}", r.class, r.code));
-    format!("{} {} {}{reason}", &record.ts[11..23.min(record.ts.len())], record.event, record.path)
+    serde_json::to_value(record).map(|record| client::restart_line(&record)).unwrap_or_default()
 }
 
-fn tree(node: &serde_json::Value, depth: usize) -> String {
-    let path = node["path"].as_str().unwrap_or_default();
-    let name = path.rsplit('/').next().unwrap_or(path);
-    let mut text = format!("{}{name} {}\n", "  ".repeat(depth), node["state"]);
-    for child in node["children"].as_array().into_iter().flatten() {
-        text.push_str(&tree(child, depth + 1));
-    }
-    text
+fn tree(node: &serde_json::Value) -> String {
+    let mut text = Vec::new();
+    // Writing to memory cannot fail.
+    let _ = client::draw_tree(&mut text, node);
+    String::from_utf8_lossy(&text).into_owned()
 }

@@ -75,7 +75,19 @@ impl Lake {
     /// # Errors
     /// `config` for a url or an option that makes no sense; for `file:` also what the file system says.
     pub fn open(settings: &LakeSettings, clock: Arc<dyn Clock>) -> Result<Arc<Self>, LakeError> {
-        let store = stores::open(settings, clock.now_us())?;
+        Self::open_through(settings, clock, |store| store)
+    }
+
+    /// The same through what `layer` puts around the store.
+    ///
+    /// # Errors
+    /// As [`Lake::open`].
+    pub fn open_through(
+        settings: &LakeSettings,
+        clock: Arc<dyn Clock>,
+        layer: impl FnOnce(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore>,
+    ) -> Result<Arc<Self>, LakeError> {
+        let store = layer(stores::open(settings, clock.now_us())?);
         Ok(Self::with_store(store, &settings.url, clock))
     }
 

@@ -111,7 +111,11 @@ impl Lake {
                 cursor = Cursor { epoch, row: 0 };
             }
             let Some((found, _)) = self.find(id, epoch).await? else { break };
+            let (known, first) = (page.len(), cursor.row);
             self.page(id, layout::dead(id), &found.record.dead_files, &mut cursor, limit, &mut page).await?;
+            for (row, letter) in (first..).zip(&mut page[known..]) {
+                letter["id"] = format!("{epoch}.{row}").into();
+            }
             if page.len() < limit {
                 cursor = Cursor { epoch: epoch + 1, row: 0 };
             }

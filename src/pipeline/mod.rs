@@ -22,6 +22,7 @@ pub use columns::{
     merge_columns, normalise, table_columns,
 };
 pub use dead::dead_columns;
+pub(crate) use encode::{Encoder, properties_for};
 pub use raw::{raw_columns, raw_path};
 pub use seal::{DataFile, Moved, RawSegment, Sealed};
 pub(crate) use split::can_partition;

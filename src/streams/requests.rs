@@ -312,7 +312,7 @@ impl Streams for DirectoryHandle {
         if entry.desired() != Desired::Stopped {
             return Err(Refusal::new(
                 409,
-                "stream_not_stopped",
+                "not_stopped",
                 "positions are set while the stream is stopped; stop it first",
             ));
         }

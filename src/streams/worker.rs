@@ -405,7 +405,6 @@ impl Worker {
     /// failure of the source and no hang of the worker.
     async fn deliver(&mut self, batch: Batch) -> Result<(), IntakeError> {
         self.ctx.progress.idle();
-        let bytes = batch.bytes();
         let to = batch.to.clone();
         let delivery = Delivery {
             partition: self.partition.name.clone(),

@@ -1,16 +1,18 @@
 //! From parsed arguments to what they name, and its exit code.
 
+mod remote;
+
 use std::sync::Arc;
 
 use adapters::contract::SystemClock;
 use adapters::contract::config::ProcessSecrets;
 
 use crate::app::kinds;
-use crate::cli::{Cli, DemoArgs, Simulate, SimulateIqairArgs, Verb, exit, output, validate};
+use crate::cli::{Bench, Cli, ConfigArgs, DemoArgs, Lake, Simulate, SimulateIqairArgs, Verb, exit, output, validate};
 use crate::demo::{self, DemoOptions};
 use crate::run::chain;
 use crate::simulate::iqair::{Faults, Options, StandIn};
-use crate::telemetry;
+use crate::{lake, settings, telemetry};
 
 /// Runs the verb; its exit code.
 #[must_use]
@@ -39,13 +41,22 @@ async fn start(cli: Cli) -> u8 {
         Verb::Validate(args) => validate(&args.config, cli.json, &kinds(), &ProcessSecrets),
         Verb::Demo(args) => show_demo(args, cli.json).await,
         Verb::Simulate(Simulate::Iqair(args)) => stand_in(args, cli.json).await,
-        _ => exit::USAGE,
+        Verb::Bench(bench) => measure(&bench, cli.json).await,
+        Verb::Lake(Lake::Check(args)) => check_lake(&args, cli.json).await,
+        verb => remote::ask(verb, cli.json).await,
     }
 }
 
 fn fail(error: &dyn std::error::Error) -> u8 {
     output::error_line(&chain(error));
     exit::FAILED
+}
+
+async fn measure(bench: &Bench, json: bool) -> u8 {
+    match crate::bench::run(bench, json, &mut std::io::stdout()).await {
+        Ok(code) => code,
+        Err(e) => fail(&e),
+    }
 }
 
 async fn show_demo(args: DemoArgs, json: bool) -> u8 {
@@ -94,4 +105,39 @@ async fn stand_in(args: SimulateIqairArgs, json: bool) -> u8 {
     crate::run::stop_signal().await;
     stand_in.stop().await;
     exit::DONE
+}
+
+async fn check_lake(args: &ConfigArgs, json: bool) -> u8 {
+    let settings = match settings::load(&args.config, &kinds(), &ProcessSecrets) {
+        Ok((settings, _)) => settings,
+        Err(problems) => {
+            output::problems_to_stderr(&problems);
+            return exit::USAGE;
+        }
+    };
+    let report = match lake::Lake::open(&settings.lake, Arc::new(SystemClock)) {
+        Ok(lake) => lake.check(None).await,
+        Err(e) => return fail(&e),
+    };
+    match report {
+        Ok(report) => {
+            if json {
+                output::document(&report);
+            } else {
+                show_report(&report);
+            }
+            if report.problem_count == 0 { exit::DONE } else { exit::FAILED }
+        }
+        Err(e) => fail(&e),
+    }
+}
+
+fn show_report(report: &lake::Report) {
+    for problem in &report.problems {
+        output::line(&format_args!("{}: {}: {}; {}", problem.path, problem.code, problem.what, problem.remedy));
+    }
+    let lake::Report { streams, epochs, rows, dead, raw_segments, orphans, problem_count, .. } = report;
+    output::line(&format_args!(
+        "{streams} streams, {epochs} epochs, {rows} rows, {dead} dead letters, {raw_segments} raw segments, {orphans} orphans: {problem_count} problems"
+    ));
 }

@@ -1,0 +1,120 @@
+//! Verbs that ask a running node.
+
+use std::io::Write;
+
+use serde_json::{Map, Value, json};
+
+use crate::cli::{Checkpoint, ClientArgs, Dead, StartArgs, Verb, exit, output};
+use crate::client::{self, Api, ClientError, RestartsQuery, Target};
+use crate::names::StreamId;
+use crate::run::chain;
+
+/// Where the token is: arguments can be seen by others.
+const TOKEN: &str = "LAKEFEED_TOKEN";
+
+/// Asks the node; the exit code.
+pub(super) async fn ask(verb: Verb, json: bool) -> u8 {
+    match dispatch(verb, json).await {
+        Ok(()) => exit::DONE,
+        Err(e) if e.is_closed_pipe() => exit::DONE,
+        Err(e) => {
+            output::error_line(&chain(&e));
+            e.exit_code()
+        }
+    }
+}
+
+fn api(args: &ClientArgs) -> Result<Api, ClientError> {
+    Api::new(&args.api, std::env::var(TOKEN).ok().as_deref())
+}
+
+fn whole(stream: &StreamId) -> Target {
+    Target { id: stream.clone(), partition: None }
+}
+
+async fn dispatch(verb: Verb, json: bool) -> Result<(), ClientError> {
+    let out = &mut std::io::stdout();
+    match verb {
+        Verb::Status(args) => {
+            client::status(&api(&args.client)?, args.stream.as_ref().map(whole).as_ref(), json, out).await
+        }
+        Verb::Tree(args) => client::tree(&api(&args)?, json, out).await,
+        Verb::Restarts(args) => {
+            let query = RestartsQuery {
+                since: args.since.map(|since| since.to_string()),
+                stream: args.stream.map(|id| id.to_string()),
+                incident: args.incident,
+                class: args.class.map(|class| class.to_string()),
+                follow: args.follow,
+            };
+            client::restarts(&api(&args.client)?, &query, json, out).await
+        }
+        Verb::Incident(args) => client::incident(&api(&args.client)?, &args.id, json, out).await,
+        Verb::Start(args) => start(&args, json, out).await,
+        Verb::Stop(args) => control(client::Verb::Stop, &whole(&args.stream), &args.client, json, out).await,
+        Verb::Pause(args) => control(client::Verb::Pause, &whole(&args.stream), &args.client, json, out).await,
+        Verb::Resume(args) => control(client::Verb::Resume, &whole(&args.stream), &args.client, json, out).await,
+        Verb::Restart(args) => control(client::Verb::Restart, &target(args.target), &args.client, json, out).await,
+        Verb::Interrupt(args) => control(client::Verb::Interrupt, &target(args.target), &args.client, json, out).await,
+        Verb::Checkpoint(which) => checkpoint(which, json, out).await,
+        Verb::Dead(Dead::List(args)) => {
+            let (api, stream) = (api(&args.client)?, whole(&args.stream));
+            client::dead_list(&api, &stream, cursor(&args.after), args.limit as usize, json, out).await
+        }
+        Verb::Dead(Dead::Show(args)) => {
+            client::dead_show(&api(&args.client)?, &whole(&args.stream), &args.id, json, out).await
+        }
+        Verb::References(args) => {
+            let (api, stream) = (api(&args.client)?, args.stream.as_ref().map(whole));
+            client::references(&api, stream.as_ref(), cursor(&args.after), (args.follow, json), out).await
+        }
+        Verb::Records(args) => {
+            let (api, stream) = (api(&args.client)?, whole(&args.stream));
+            client::records(&api, &stream, cursor(&args.after), args.limit as usize, json, out).await
+        }
+        // These are started before anybody asks a node.
+        Verb::Run(_) | Verb::Validate(_) | Verb::Demo(_) | Verb::Simulate(_) | Verb::Lake(_) | Verb::Bench(_) => Ok(()),
+    }
+}
+
+fn cursor(after: &str) -> Option<&str> {
+    Some(after).filter(|after| !after.is_empty())
+}
+
+fn target(target: crate::cli::Target) -> Target {
+    Target { id: target.stream, partition: target.partition }
+}
+
+async fn control(
+    verb: client::Verb,
+    target: &Target,
+    args: &ClientArgs,
+    json: bool,
+    out: &mut dyn Write,
+) -> Result<(), ClientError> {
+    client::control(&api(args)?, verb, target, json, out).await
+}
+
+async fn start(args: &StartArgs, json: bool, out: &mut dyn Write) -> Result<(), ClientError> {
+    let millis = |d: std::time::Duration| json!(u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
+    let keys = [
+        ("interval", args.interval.map(millis)),
+        ("timeout", args.timeout.map(millis)),
+        ("endpoint", args.endpoint.as_deref().map(Value::from)),
+        ("bucket_name", args.bucket_name.as_deref().map(Value::from)),
+        ("partitions", args.partitions.clone()),
+    ];
+    let data: Map<_, _> = keys.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect();
+    client::start(&api(&args.client)?, &whole(&args.stream), args.adapter.as_deref(), data, json, out).await
+}
+
+async fn checkpoint(which: Checkpoint, json: bool, out: &mut dyn Write) -> Result<(), ClientError> {
+    match which {
+        Checkpoint::Show(args) => client::checkpoint_show(&api(&args.client)?, &whole(&args.stream), json, out).await,
+        Checkpoint::Set(args) => {
+            let positions: Vec<_> = args.positions.into_iter().map(|p| (p.partition, p.position)).collect();
+            client::checkpoint_set(&api(&args.client)?, &whole(&args.stream), &positions, json, out).await
+        }
+        Checkpoint::Reset(args) => client::checkpoint_reset(&api(&args.client)?, &whole(&args.stream), json, out).await,
+    }
+}
