@@ -69,11 +69,22 @@ impl Control {
         }
     }
 
-    /// The overrides with literal secrets masked.
+    /// The overrides with literal secrets masked, and the bucket where a message named one: what a caller may send
+    /// back, changed or not.
     pub(super) fn shown(&self) -> Value {
         let mut shown = Value::Object(self.overrides.clone());
         take_secrets(&mut shown);
+        if self.bucket != crate::names::DEFAULT_BUCKET {
+            shown["bucket_name"] = self.bucket.clone().into();
+        }
         shown
+    }
+
+    /// Puts back the secrets that `overrides` left masked: a mask means unchanged.
+    pub(super) fn unmask(&self, overrides: &mut Map<String, Value>) {
+        for (key, value) in overrides {
+            put_back(value, self.overrides.get(key));
+        }
     }
 
     /// The document of `version`. With a key literal secrets are sealed into it, else they stay in memory only.
@@ -137,6 +148,27 @@ fn take_secrets(value: &mut Value) -> bool {
         }
         Value::Array(all) => all.iter_mut().fold(false, |found, value| take_secrets(value) | found),
         _ => false,
+    }
+}
+
+fn put_back(value: &mut Value, known: Option<&Value>) {
+    match value {
+        Value::String(text) if text == MASK => {
+            if let Some(known) = known {
+                *value = known.clone();
+            }
+        }
+        Value::Object(map) => {
+            for (key, value) in map {
+                put_back(value, known.and_then(|known| known.get(key)));
+            }
+        }
+        Value::Array(all) => {
+            for (index, value) in all.iter_mut().enumerate() {
+                put_back(value, known.and_then(|known| known.get(index)));
+            }
+        }
+        _ => {}
     }
 }
 
@@ -209,6 +241,16 @@ mod tests {
         assert_eq!((back.overrides, back.secret_lost), (control().overrides, false));
         assert!(Control::from_document(document.clone(), &other, Some(&key)).expect("document").secret_lost);
         assert!(Control::from_document(document, &id, Some(&SecretKey([8; 32]))).expect("document").secret_lost);
+    }
+
+    #[test]
+    fn test_a_mask_sent_back_means_unchanged() {
+        let mut overrides = control().shown().as_object().expect("object").clone();
+        overrides["interval"] = json!(2000);
+        control().unmask(&mut overrides);
+        assert_eq!(overrides["secret_key"], json!("hunter2"));
+        assert_eq!(overrides["settings"], json!({"auth": {"token": "hunter3"}}));
+        assert_eq!(overrides["interval"], json!(2000));
     }
 
     #[test]

@@ -159,11 +159,13 @@ fn view(entry: &Entry) -> StreamView {
 /// The request laid into a control of the next version.
 fn requested(control: Option<Control>, adapter: &str, request: &StartRequest) -> Control {
     let base = control.unwrap_or_else(|| Control::configured(adapter, Desired::Running));
+    let mut overrides = request.overrides.clone();
+    base.unmask(&mut overrides);
     Control {
         adapter: adapter.to_owned(),
         desired: Desired::Running,
         deleted: false,
-        overrides: request.overrides.clone(),
+        overrides,
         bucket: request.bucket_name.clone().unwrap_or_else(|| crate::names::DEFAULT_BUCKET.to_owned()),
         secret_lost: false,
         version: base.version,
