@@ -104,7 +104,7 @@ async fn rows(
         wrong.push(format!("{path} is missing"));
         return 0;
     };
-    let mut count = 0;
+    let (mut count, mut segments) = (0, Segments::new());
     for batch in ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap().build().unwrap() {
         let batch = batch.unwrap();
         let epochs = batch.column_by_name("_lf_epoch").unwrap().as_primitive::<Int64Type>().clone();
@@ -121,7 +121,7 @@ async fn rows(
             if !(1..=last_epoch).contains(&u64::try_from(epochs.value(row)).unwrap()) {
                 wrong.push(format!("{key} is of epoch {}", epochs.value(row)));
             }
-            if raws.is_valid(row) && !raw_row(store, raws.value(row)).await.is_some_and(|bytes| bytes.contains(&key)) {
+            if raws.is_valid(row) && !raw_row(store, &mut segments, raws.value(row)).await.is_some_and(|bytes| bytes.contains(&key)) {
                 wrong.push(format!("{key} has another raw row or none"));
             }
             count += 1;
@@ -130,13 +130,22 @@ async fn rows(
     count
 }
 
-async fn raw_row(store: &Arc<dyn ObjectStore>, reference: &str) -> Option<String> {
+/// The payloads of raw segments by their paths.
+type Segments = BTreeMap<String, Vec<String>>;
+
+async fn raw_row<'a>(store: &Arc<dyn ObjectStore>, segments: &'a mut Segments, reference: &str) -> Option<&'a String> {
     let (path, row) = reference.split_once('#')?;
-    let bytes = get(store, path).await?;
-    let row: usize = row.parse().ok()?;
-    let reader = ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap().with_offset(row).with_limit(1);
-    let batch = reader.build().unwrap().next()?.unwrap();
-    Some(String::from_utf8_lossy(batch.column_by_name("bytes")?.as_binary::<i32>().value(0)).into_owned())
+    if !segments.contains_key(path) {
+        let bytes = get(store, path).await?;
+        let mut payloads = Vec::new();
+        for batch in ParquetRecordBatchReaderBuilder::try_new(bytes).unwrap().build().unwrap() {
+            let batch = batch.unwrap();
+            let column = batch.column_by_name("bytes")?.as_binary::<i32>();
+            payloads.extend(column.iter().map(|bytes| String::from_utf8_lossy(bytes.unwrap()).into_owned()));
+        }
+        segments.insert(path.to_owned(), payloads);
+    }
+    segments.get(path)?.get(row.parse::<usize>().ok()?)
 }
 
 /// The committed records: one an epoch, positions joined.

@@ -27,7 +27,7 @@ mod recovery;
 mod simulate;
 
 pub(crate) use failing::{Fail, FailingStore};
-pub(crate) use judge::{Judged, judge};
+pub(crate) use judge::judge;
 
 /// 2024-05-01T12:00:00Z.
 pub(crate) const NOON_US: i64 = 1_714_564_800_000_000;
