@@ -22,6 +22,8 @@ pub mod maintenance;
 
 pub mod telemetry;
 
+pub mod client;
+
 pub mod demo;
 pub mod simulate;
 

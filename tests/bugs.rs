@@ -7,6 +7,7 @@ use lakefeed::oracle::{self, Verdict};
 use serde_json::Value;
 
 use crate::support::feed::Feed;
+use crate::support::lab::assert_sound;
 use crate::support::rude::{Manner, Rude};
 use crate::support::{Lab, Node, Synthetic, wait_for};
 
@@ -33,8 +34,7 @@ async fn killed_once(bug: &str) -> Verdict {
     let mut verdict = Verdict::default();
     until("the stream's end", || {
         verdict = lab.judge(Synthetic::STREAM, &STREAM.expected());
-        // A record that is never handed over again leaves the stream short, but its last ones are there.
-        verdict.rows >= STREAM.total || (bug == "drop_on_interrupt" && verdict.rows > STREAM.total / 2)
+        verdict.rows >= STREAM.total
     })
     .await;
     lab.judge(Synthetic::STREAM, &STREAM.expected())
@@ -61,12 +61,6 @@ async fn test_bug_record_gap_is_caught() {
 async fn test_bug_double_delivery_is_caught() {
     let (with, without) = (killed_once("double_delivery").await, killed_once("").await);
     assert_caught("double_delivery", &with, &without, |v| v.doubled);
-}
-
-#[tokio::test]
-async fn test_bug_resume_from_zero_is_caught() {
-    let (with, without) = (killed_once("resume_from_zero").await, killed_once("").await);
-    assert_caught("resume_from_zero", &with, &without, |v| v.doubled + v.position_gaps);
 }
 
 /// The node stands still right before a commit; what it has published by then is compared with the lake.
@@ -179,10 +173,12 @@ async fn test_bug_skip_own_check_is_caught() {
 
 #[tokio::test]
 async fn test_bug_ignore_conflict_is_caught() {
+    // A fenced owner does not publish the epochs of the next one: those it lacks are no fault of its own.
+    let false_ones = |references: &oracle::ReferencesVerdict| references.before_commit + references.wrong;
     let (verdict, references, fenced) = zombie("").await;
-    assert!(verdict.ok() && references.ok() && fenced, "{} {references:?}", verdict.summary());
+    assert!(verdict.ok() && false_ones(&references) == 0 && fenced, "{} {references:?}", verdict.summary());
     let (verdict, references, _) = zombie("ignore_conflict").await;
-    assert!(!verdict.ok() || references.before_commit + references.wrong > 0, "{} {references:?}", verdict.summary());
+    assert!(!verdict.ok() || false_ones(&references) > 0, "{} {references:?}", verdict.summary());
 }
 
 /// What the source was told before a kill right before the raw segment was put, against what the lake has.
@@ -235,16 +231,42 @@ async fn test_bug_backoff_reset_at_spawn_is_caught() {
     assert!(!grows(&with), "{with:?}");
 }
 
+/// Waits until the restart log tells of a batch that does not join to what was taken over before.
+async fn gap_is_found(node: &Node) {
+    let line = node.restart_where("gap", |line| line["reason"]["code"] == "position_gap").await;
+    assert_eq!(line["reason"]["class"], "bug", "{line}");
+}
+
 /// The intake takes over only what joins, so a batch that was dropped on its way is found and handed over again.
 #[tokio::test]
 async fn test_bug_drop_on_interrupt_is_caught() {
     let lab = Lab::new(&STREAM.config());
     let mut node = lab.start_with(&armed("drop_on_interrupt", ""));
     node.live().await;
-    let line = node.restart_where("gap", |line| line["reason"]["code"] == "position_gap").await;
-    assert_eq!(line["reason"]["class"], "bug", "{line}");
+    gap_is_found(&node).await;
+    assert_sound(&STREAM.whole(&lab, &node).await, "what was dropped is handed over again");
     let lab = Lab::new(&STREAM.config());
     let node = lab.start();
-    assert!(STREAM.whole(&lab, &node).await.ok());
+    assert_sound(&STREAM.whole(&lab, &node).await, "without the bug");
     assert!(!node.restarts().await.iter().any(|line| line["reason"]["code"] == "position_gap"));
+}
+
+/// A worker that starts from the beginning after a kill is found before anything of it is committed again.
+#[tokio::test]
+async fn test_bug_resume_from_zero_is_caught() {
+    for bug in ["", "resume_from_zero"] {
+        let lab = Lab::new(&STREAM.config());
+        let mut node = lab.start_with(&armed(bug, ""));
+        let epoch = lab.epoch_after(Synthetic::STREAM, 2).await;
+        node.kill();
+        let mut node = lab.start_with(&armed(bug, ""));
+        node.live().await;
+        if bug.is_empty() {
+            assert_sound(&STREAM.whole(&lab, &node).await, "without the bug");
+        } else {
+            gap_is_found(&node).await;
+            assert!(lab.epoch(Synthetic::STREAM) <= epoch + 1, "it goes on all the same");
+        }
+        assert_sound(&lab.judge(Synthetic::STREAM, &oracle::Expected::Any), bug);
+    }
 }

@@ -41,12 +41,13 @@ async fn test_messages_have_exact_answers_and_duplicates_change_nothing() {
     assert_eq!(versions(&lab, "acme/syn"), at, "an identical start writes nothing");
 
     told(&node, "worker:stop", syn(), stopped.clone()).await;
-    let at = (versions(&lab, "acme/syn"), lab.epoch(Synthetic::STREAM));
+    let at = versions(&lab, "acme/syn");
     told(&node, "worker:stop", syn(), stopped.clone()).await;
-    assert_eq!((versions(&lab, "acme/syn"), lab.epoch(Synthetic::STREAM)), at, "nor does a second stop");
+    assert_eq!(versions(&lab, "acme/syn"), at, "nor does a second stop");
+    let epoch = lab.epoch(Synthetic::STREAM);
 
     told(&node, "worker:start", syn(), started).await;
-    lab.epoch_after(Synthetic::STREAM, at.1).await;
+    lab.epoch_after(Synthetic::STREAM, epoch).await;
     let (status, answer) = node.message("worker:status", syn()).await;
     assert_eq!(status, 200);
     let keys: Vec<&str> = answer.as_object().unwrap().keys().map(String::as_str).collect();
@@ -143,11 +144,13 @@ async fn test_messages_no_request_starts_after_a_stop_is_answered() {
     wait_for("a workload in progress", Duration::from_secs(10), async || (source.requests() > before).then_some(()))
         .await;
     assert_eq!(node.message("worker:stop", feed()).await.0, 200);
+    // What was collected is committed, by the answer or soon after it.
     let (requests, epoch) = (source.requests(), lab.epoch(Feed::STREAM));
     source.slow(Duration::ZERO);
     // Twenty intervals of the stream as the time in which another request would come.
     crate::support::wait::strike_after(Duration::from_secs(1)).await;
-    assert_eq!((source.requests(), lab.epoch(Feed::STREAM)), (requests, epoch));
+    assert_eq!(source.requests(), requests);
+    assert!(lab.epoch(Feed::STREAM) <= epoch + 2);
 }
 
 #[tokio::test]
@@ -173,9 +176,7 @@ async fn test_messages_interrupt_drops_the_workload_and_keeps_the_schedule() {
 #[tokio::test]
 async fn test_messages_change_during_a_workload_takes_effect_at_its_interval() {
     let source = Feed::start(1, 1_000_000).await;
-    let config = source
-        .config_with(source.address(), "3s")
-        .replace("[adapter.FEED.request]", "allow = { settings = [\"timeout\"] }\n[adapter.FEED.request]");
+    let config = source.config_with(source.address(), "3s");
     let lab = Lab::new(&config);
     let mut node = lab.start();
     node.ready().await;

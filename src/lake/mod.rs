@@ -22,6 +22,7 @@ use uuid::Uuid;
 use crate::names::StreamId;
 use crate::settings::LakeSettings;
 
+mod check;
 mod claim;
 mod control;
 mod delta;
@@ -40,6 +41,7 @@ mod stores;
 #[cfg(test)]
 mod tests;
 
+pub use check::{Finding, Report};
 pub use claim::Claim;
 pub use control::Created;
 pub use error::{LakeError, LakeErrorClass};

@@ -145,7 +145,7 @@ mod tests {
     fn test_options_outside_the_list_are_refused() {
         let error = open(&settings("s3://b/p", &[("proxy_url", "http://x")]), 0).unwrap_err();
         assert_eq!(error.code, "lake_option");
-        assert!(error.message.contains("\"proxy_url\"") && !error.message.contains("http"), "{error}");
+        assert!(error.message.contains("\"proxy_url\"") && !error.message.contains("://"), "{error}");
         let folder = tempfile::tempdir().unwrap();
         let url = format!("file:{}", folder.path().display());
         assert!(open(&settings(&url, &[("region", "x")]), 0).is_err());

@@ -361,10 +361,10 @@ async fn push(
     }
 }
 
-/// The deliberate bug `double_delivery` needs a second batch.
+/// The deliberate bug `double_delivery`: the same payloads again, as a batch that joins and moves nothing.
 fn copy(batch: &adapters::contract::Batch) -> adapters::contract::Batch {
     adapters::contract::Batch {
-        from: batch.from.clone(),
+        from: batch.to.clone(),
         to: batch.to.clone(),
         payloads: batch.payloads.clone(),
         hold: adapters::contract::Hold::default(),

@@ -2,7 +2,7 @@
 //!
 //! Prints one JSON object: `restart_us` (one crash until the child runs again, median), the same among 10,000 siblings,
 //! `storm_10000_s` (10,000 children crash at once until all run), `start_stop_100000_s` (start and stop of 100,000
-//! dynamic children), `group_1000_s` (a one_for_all restart of 1,000), `idle_bytes` (resident bytes a idle child).
+//! dynamic children), `group_1000_s` (a one_for_all restart of 1,000), `idle_bytes` (resident bytes of an idle child, its future included).
 #![allow(clippy::print_stdout)]
 
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use serde_json::json;
 use supervisors::{
     ChildContext, ChildPath, ChildSpec, Class, Event, EventKind, Failure, Observer, Root, Strategy, SupervisorSpec,
 };
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 
 /// Counts what runs, as a restart log would.
 #[derive(Default)]
@@ -45,19 +45,20 @@ impl Counter {
 }
 
 /// What makes children crash.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct Trigger {
-    all: Arc<Notify>,
+    all: watch::Sender<()>,
     one: Arc<Notify>,
 }
 
-async fn child(ctx: ChildContext, trigger: Trigger) -> Result<(), Failure> {
+/// `all` was subscribed to before the child counted as started, so that it misses nothing.
+async fn child(ctx: ChildContext, mut all: watch::Receiver<()>, one: Arc<Notify>) -> Result<(), Failure> {
     let special = ctx.path.as_str() == "root/0";
     let crash = || Err(Failure::new(Class::Transient, "crash", "as asked"));
     tokio::select! {
         () = ctx.stop.stopped() => Ok(()),
-        () = trigger.all.notified() => crash(),
-        () = trigger.one.notified(), if special => crash(),
+        Ok(()) = all.changed() => crash(),
+        () = one.notified(), if special => crash(),
     }
 }
 
@@ -68,10 +69,13 @@ struct Rig {
 }
 
 async fn rig(mut spec: SupervisorSpec, children: usize) -> Result<Rig, Failure> {
-    let (counter, trigger) = (Arc::new(Counter::default()), Trigger::default());
+    let (counter, trigger) =
+        (Arc::new(Counter::default()), Trigger { all: watch::Sender::new(()), one: Arc::default() });
     for number in 0..children {
         let trigger = trigger.clone();
-        spec = spec.child(ChildSpec::task(number.to_string(), move |ctx| child(ctx, trigger.clone())));
+        spec = spec.child(ChildSpec::task(number.to_string(), move |ctx| {
+            child(ctx, trigger.all.subscribe(), Arc::clone(&trigger.one))
+        }));
     }
     let spec = spec.intensity(u32::MAX, Duration::from_millis(1));
     let root = Root::start("root", spec, Arc::<Counter>::clone(&counter), 1).await?;
@@ -99,7 +103,9 @@ async fn storm(count: usize, strategy: Strategy) -> Result<f64, Failure> {
     let rig = rig(SupervisorSpec::new(strategy), count).await?;
     let start = Instant::now();
     match strategy {
-        Strategy::OneForOne => rig.trigger.all.notify_waiters(),
+        Strategy::OneForOne => {
+            rig.trigger.all.send_replace(());
+        }
         Strategy::OneForAll | Strategy::RestForOne => rig.trigger.one.notify_one(),
     }
     rig.counter.reaches(2 * count + 1).await;

@@ -39,7 +39,8 @@ impl Node {
             .stderr(stderr)
             .spawn()
             .unwrap();
-        let http = reqwest::Client::builder().timeout(ANSWER_MAX).no_proxy().build().unwrap();
+        // A kept connection may be closed by the node, which has a limit for idle ones, just when it is used again.
+        let http = reqwest::Client::builder().timeout(ANSWER_MAX).no_proxy().pool_max_idle_per_host(0).build().unwrap();
         Self { child, api: format!("http://{api}"), log: log.to_owned(), http }
     }
 

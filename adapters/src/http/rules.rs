@@ -49,6 +49,9 @@ pub struct Rule {
     pub action: Action,
     /// How long to wait, for `retry` and `rate_limited`.
     pub wait: Option<Duration>,
+    /// `wait` is a guess of ours: a source that names a wait itself (Retry-After) knows better. What an operator wrote
+    /// is a least wait instead.
+    pub wait_guessed: bool,
     /// The class of the error.
     pub class: Option<ErrorClass>,
     /// The error's code.
@@ -165,6 +168,10 @@ pub(crate) fn first<'r>(rules: &'r [Rule], facts: Facts<'r>) -> Option<&'r Rule>
 }
 
 impl Rule {
+    fn wait_for(&self, facts: Facts<'_>) -> Option<Duration> {
+        self.wait.filter(|_| !(self.wait_guessed && facts.retry_after.is_some()))
+    }
+
     fn verdict(&self, facts: Facts<'_>) -> Verdict {
         let code = self.code.clone();
         match self.action {
@@ -172,7 +179,7 @@ impl Rule {
             Action::Retry => {
                 Verdict::Retry { class: self.class.unwrap_or(ErrorClass::Transient), code, wait: self.wait }
             }
-            Action::RateLimited => Verdict::Limited { code, wait: limited_wait(self.wait, facts) },
+            Action::RateLimited => Verdict::Limited { code, wait: limited_wait(self.wait_for(facts), facts) },
             Action::Park => Verdict::Park {
                 class: self.class.unwrap_or(ErrorClass::Config),
                 code,
@@ -231,8 +238,23 @@ mod tests {
             wait: None,
             class: None,
             code: "ruled".to_owned(),
+            wait_guessed: false,
             suspect_when_throttled: false,
         }
+    }
+
+    #[test]
+    fn test_a_wait_that_the_source_names_replaces_our_guess_and_lengthens_the_operators() {
+        let asked = Facts { retry_after: Some(Duration::from_secs(2)), ..facts(429, "") };
+        let ten = Some(Duration::from_secs(10));
+        let waits = |guessed| {
+            let rule = Rule { wait: ten, wait_guessed: guessed, ..rule(&[429], None, Action::RateLimited) };
+            match judge(&[rule], asked) {
+                Verdict::Limited { wait, .. } => wait.as_secs(),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!((waits(true), waits(false)), (2, 10));
     }
 
     #[test]

@@ -246,7 +246,16 @@ fn rule(section: &Reader<'_>, index: usize) -> Option<Rule> {
         return None;
     }
     let code = format!("on_response_{index}");
-    wait_good.then_some(Rule { status, body, action, wait, class, code, suspect_when_throttled: false })
+    wait_good.then_some(Rule {
+        status,
+        body,
+        action,
+        wait,
+        class,
+        code,
+        wait_guessed: false,
+        suspect_when_throttled: false,
+    })
 }
 
 fn statuses(section: &Reader<'_>) -> Option<Vec<u16>> {

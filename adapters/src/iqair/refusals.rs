@@ -65,6 +65,7 @@ fn make_rules() -> Vec<Rule> {
         wait: None,
         class: Some(ErrorClass::Data),
         code: "unknown_failure".to_owned(),
+        wait_guessed: true,
         suspect_when_throttled: false,
     }));
     rules
@@ -84,6 +85,7 @@ fn rule((pattern, code, means): &(&str, &str, Means), place: &str) -> Option<Rul
         wait,
         class,
         code: (*code).to_owned(),
+        wait_guessed: true,
         suspect_when_throttled: matches!(means, Means::Expired),
     })
 }

@@ -151,6 +151,7 @@ fn connection(
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_TIME_MAX)
+            .max_header_size(HEADER_BYTES_MAX)
             .max_buf_size(HEADER_BYTES_MAX)
             .serve_connection(TokioIo::new(stream), service);
         let mut connection = Box::pin(connection);

@@ -127,6 +127,8 @@ async fn test_dropped_commit_can_be_called_again() {
                     done = true;
                     break;
                 }
+                // Lets the runtime deliver the wake-ups.
+                tokio::task::yield_now().await;
             }
             done
         };

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use metrics::counter;
 use thiserror::Error;
 use tokio::sync::watch;
 
-use super::incarnations::Incarnations;
+use super::incarnations::{Fold, Incarnations};
 use super::record::Sieve;
 use super::segments::Segments;
 use super::{Filter, RestartRecord, Story};
@@ -57,7 +57,6 @@ struct State {
 
 #[derive(Debug)]
 struct Shared {
-    dir: PathBuf,
     clock: Arc<dyn Clock>,
     state: Mutex<State>,
     wake: Condvar,
@@ -89,8 +88,8 @@ impl RestartLog {
     pub fn open(state_dir: &Path, clock: Arc<dyn Clock>) -> Result<Self, RestartLogError> {
         let dir = state_dir.join(FOLDER);
         std::fs::create_dir_all(&dir).map_err(RestartLogError::Open)?;
-        let mut counts = Incarnations::default();
-        if counts.load(&dir).map_err(RestartLogError::Open)?.is_some() {
+        let (mut counts, damaged) = Incarnations::open(&dir).map_err(RestartLogError::Open)?;
+        if damaged.is_some() {
             tracing::warn!(code = "restart_log_repaired", "the file of incarnations was damaged and moved aside");
         }
         // Numbers start at the clock, so that a cursor from before the folder was lost lies before all that is new.
@@ -101,7 +100,7 @@ impl RestartLog {
         }
         let grown = watch::Sender::new(segments.newest());
         let state = State { segments, counts, refused: false, dirty: false, closing: false };
-        let shared = Arc::new(Shared { dir, clock, state: Mutex::new(state), wake: Condvar::new(), grown });
+        let shared = Arc::new(Shared { clock, state: Mutex::new(state), wake: Condvar::new(), grown });
         let thread = std::thread::Builder::new()
             .name("restart-log-sync".to_owned())
             .spawn({
@@ -112,11 +111,16 @@ impl RestartLog {
         Ok(Self { shared, thread: Some(thread) })
     }
 
-    /// The next incarnation of the child at `path`, from 1; never the same twice. It is on file once the record
-    /// `started` or `restarted` with it has been appended.
+    /// The next incarnation of the child at `path`, from 1; never the same twice. It is with the operating system when
+    /// this returns, so also the process's next life goes on from it.
     #[must_use]
     pub fn next_incarnation(&self, path: &str) -> u64 {
-        self.shared.lock().counts.next(path)
+        let mut state = self.shared.lock();
+        let (next, written) = state.counts.next(path);
+        if written.is_err() {
+            state.note(&written);
+        }
+        next
     }
 
     /// Adds a record. It is written to the operating system when this returns; takes some µs.
@@ -126,16 +130,11 @@ impl RestartLog {
         line.push(b'\n');
         let number = {
             let mut state = self.shared.lock();
-            state.counts.saw(&record.path, record.incarnation);
+            let noted = state.counts.note(&record.path, record.incarnation);
             let (number, written) = state.segments.append(line);
             state.dirty = true;
-            state.note(&written);
-            if state.segments.surplus() {
-                if let Err(error) = state.counts.save(&self.shared.dir) {
-                    tracing::warn!(code = "restart_log_incarnations", error = %error.kind(), "incarnations were not saved");
-                }
-                state.segments.trim();
-            }
+            state.note(&noted.and(written));
+            state.segments.trim();
             number
         };
         // Two appends may come here out of order; the newest number counts.
@@ -268,7 +267,7 @@ impl Drop for RestartLog {
 fn sync_until_closed(shared: &Shared) {
     let mut closing = false;
     while !closing {
-        let file = {
+        let (file, fold) = {
             let state = shared.lock();
             let waited = shared.wake.wait_timeout_while(state, SYNC_EVERY, |state| !state.closing);
             let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
@@ -277,14 +276,14 @@ fn sync_until_closed(shared: &Shared) {
                 let written = state.segments.flush_pending();
                 state.note(&written);
             }
-            let file = state.segments.to_sync();
-            std::mem::take(&mut state.dirty).then_some(file).flatten()
+            state.counts.reopen_if_lost();
+            let file = state.segments.needs_sync();
+            (std::mem::take(&mut state.dirty).then_some(file).flatten(), state.counts.begin_fold())
         };
-        // Without the lock: a slow disk must not hold up those who append.
-        if let Some(file) = file {
-            if let Err(error) = file.sync_data() {
-                tracing::warn!(code = "restart_log_sync", error = %error.kind(), "the restart log was not synced");
-            }
+        // Without the lock, both: a slow disk must not hold up those who append.
+        let synced = file.map_or(Ok(()), |file| file.sync_data());
+        if let Err(error) = synced.and_then(|()| fold.map_or(Ok(()), Fold::finish)) {
+            tracing::warn!(code = "restart_log_sync", error = %error.kind(), "the restart log was not synced");
         }
     }
 }

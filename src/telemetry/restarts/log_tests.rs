@@ -1,6 +1,7 @@
 //! Crashes, rotation, damage and refusals of the restart log.
 
 use std::fs;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use proptest::prelude::*;
@@ -46,6 +47,12 @@ fn files(dir: &Path) -> Vec<PathBuf> {
     all
 }
 
+/// The only segment.
+fn segment(dir: &Path) -> PathBuf {
+    let is_segment = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "jsonl");
+    files(dir).into_iter().find(is_segment).expect("one")
+}
+
 #[test]
 fn test_restart_log_has_every_key_of_the_interface() {
     let dir = tempfile::tempdir().expect("folder");
@@ -53,7 +60,7 @@ fn test_restart_log_has_every_key_of_the_interface() {
     let mut full = failed("lakefeed/tenants/acme/berlin/workers/p", "i1", "bug");
     full.resumed_from = Some(ResumedFrom { epoch: 3, positions: [("p".to_owned(), "7".to_owned())].into() });
     log.append(full);
-    let text = fs::read_to_string(&files(dir.path())[0]).expect("with the system when append returned");
+    let text = fs::read_to_string(segment(dir.path())).expect("with the system when append returned");
     let value: serde_json::Value = serde_json::from_str(&text).expect("one line");
     let mut keys: Vec<_> = value.as_object().expect("object").keys().map(String::as_str).collect();
     keys.sort_unstable();
@@ -74,15 +81,16 @@ fn test_restart_log_survives_a_cut_at_every_byte_of_its_last_record() {
             log.append(record("a", n, "restarted"));
         }
     }
-    let file = files(dir.path()).remove(0);
+    let file = segment(dir.path());
     let whole = fs::read(&file).expect("read");
     let last = whole[..whole.len() - 1].iter().rposition(|byte| *byte == b'\n').expect("lines") + 1;
     for cut in last..whole.len() {
         fs::write(&file, &whole[..cut]).expect("cut");
         let log = open(dir.path());
         assert_eq!(all(&log).len(), 2, "cut at {cut}");
-        assert_eq!(log.next_incarnation("a"), 3);
-        log.append(record("a", 3, "restarted"));
+        let next = log.next_incarnation("a");
+        assert_eq!(next, 4 + (cut - last) as u64, "never the same twice");
+        log.append(record("a", next, "restarted"));
         assert_eq!(all(&log).len(), 3, "cut at {cut}");
         drop(log);
         assert_eq!(fs::read(&file).expect("read").iter().filter(|byte| **byte == b'\n').count(), 3);
@@ -96,7 +104,7 @@ fn test_restart_log_keeps_the_good_records_of_a_damaged_segment() {
         let log = open(dir.path());
         (1..=5).for_each(|n| log.append(record("a", n, "restarted")));
     }
-    let file = files(dir.path()).remove(0);
+    let file = segment(dir.path());
     let mut bytes = fs::read(&file).expect("read");
     let second = bytes.iter().position(|byte| *byte == b'\n').expect("lines") + 3;
     bytes[second] = 0xff;
@@ -120,12 +128,14 @@ proptest! {
             let log = open(dir.path());
             (1..=4).for_each(|n| log.append(record("a", n, "restarted")));
         }
-        let file = files(dir.path()).remove(0);
+        let file = segment(dir.path());
         let mut bytes = fs::read(&file).expect("read");
         let at = at.min(bytes.len());
         bytes.splice(at..(at + junk.len()).min(bytes.len()), junk);
         fs::write(&file, &bytes).expect("damaged");
-        fs::write(dir.path().join(FOLDER).join("incarnations.json"), counts).expect("damaged");
+        for name in ["incarnations.json", "incarnations.journal", "incarnations.journal.old"] {
+            fs::write(dir.path().join(FOLDER).join(name), &counts).expect("damaged");
+        }
         fs::write(dir.path().join(FOLDER).join("restarts-99999999999999999999.jsonl"), b"{}").expect("stray");
         let log = open(dir.path());
         let before = all(&log).len();
@@ -195,7 +205,7 @@ fn test_restart_log_finds_by_stream_class_incident_and_time_in_pages() {
 fn test_restart_log_waits_in_memory_while_the_disk_refuses() {
     let dir = tempfile::tempdir().expect("folder");
     let folder = dir.path().join(FOLDER);
-    let mut counts = Incarnations::default();
+    let (mut counts, _) = Incarnations::open(&folder).expect("opens");
     let (mut segments, _) = Segments::open(&folder, 1, &mut counts).expect("opens");
     let line = |n: u64| {
         let mut line = serde_json::to_vec(&record("a", n, "started")).expect("json");
@@ -205,7 +215,7 @@ fn test_restart_log_waits_in_memory_while_the_disk_refuses() {
     assert!(segments.append(line(1)).1.is_ok());
     fs::remove_dir_all(&folder).expect("somebody removes it");
     fs::write(&folder, b"and puts a file there").expect("written");
-    assert!(segments.to_sync().is_none(), "the loss is noticed");
+    assert!(segments.needs_sync().is_none(), "the loss is noticed");
     for n in 2..=4 {
         assert!(segments.append(line(n)).1.is_err());
     }
@@ -214,9 +224,9 @@ fn test_restart_log_waits_in_memory_while_the_disk_refuses() {
     fs::remove_file(&folder).expect("room again");
     assert!(segments.append(line(5)).1.is_ok());
     assert_eq!(segments.after(0).1.len(), 0);
-    let mut counts = Incarnations::default();
+    let (mut counts, _) = Incarnations::open(&folder).expect("opens");
     let (again, _) = Segments::open(&folder, 1, &mut counts).expect("opens");
-    assert_eq!((counts.next("a"), again.newest()), (6, 5));
+    assert_eq!((counts.next("a").0, again.newest()), (6, 5));
 }
 
 #[tokio::test]

@@ -147,10 +147,10 @@ impl Segments {
     fn rotate(&mut self, first: u64) -> io::Result<()> {
         self.open = false;
         // An empty segment left by a refused write would stand in the way of its own name.
-        if self.list.back().is_some_and(|last| last.count == 0) {
-            if let Some(empty) = self.list.pop_back() {
-                let _gone_or_not = fs::remove_file(empty.path);
-            }
+        if self.list.back().is_some_and(|last| last.count == 0)
+            && let Some(empty) = self.list.pop_back()
+        {
+            let _gone_or_not = fs::remove_file(empty.path);
         }
         fs::create_dir_all(&self.dir)?;
         let path = self.dir.join(name_of(first));
@@ -160,14 +160,9 @@ impl Segments {
         Ok(())
     }
 
-    /// Whether [`Self::trim`] would remove something: the moment to save the incarnations.
-    pub(super) fn surplus(&self) -> bool {
-        self.list.len() > SEGMENTS_MAX
-    }
-
     /// Removes the oldest segments beyond [`SEGMENTS_MAX`].
     pub(super) fn trim(&mut self) {
-        while self.surplus() {
+        while self.list.len() > SEGMENTS_MAX {
             if let Some(oldest) = self.list.pop_front() {
                 let _gone_or_not = fs::remove_file(oldest.path);
             }
@@ -175,7 +170,7 @@ impl Segments {
     }
 
     /// The open file, to sync without the lock. Where somebody removed it, the next line opens a new one.
-    pub(super) fn to_sync(&mut self) -> Option<Arc<File>> {
+    pub(super) fn needs_sync(&mut self) -> Option<Arc<File>> {
         let last = self.list.back()?;
         if self.open && !last.path.exists() {
             self.open = false;

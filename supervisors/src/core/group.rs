@@ -9,6 +9,7 @@ use crate::handle::{ManageError, SupervisorExit};
 use crate::life::Seq;
 use crate::message::{Origin, Trouble};
 use crate::path::ChildPath;
+use crate::policy::{Class, Failure};
 use crate::spec::Strategy;
 
 /// A first start or a group restart in progress.
@@ -52,6 +53,14 @@ impl Plan {
     /// The child whose delay the plan waits for.
     pub(super) fn waits_for(&self) -> Option<Seq> {
         self.cause.as_ref().filter(|_| !self.due).map(|(cause, _)| *cause)
+    }
+
+    /// Whether a child that is down will be started by it.
+    pub(super) fn will_start(&self, seq: Seq) -> bool {
+        match &self.phase {
+            Phase::Starting { queue, .. } => queue.contains(&seq),
+            Phase::Stopping { .. } | Phase::Waiting => self.touches(seq),
+        }
     }
 
     /// The first child that it has not brought up again.
@@ -236,11 +245,9 @@ impl Supervisor {
 
     /// Whether a group restart in progress will start this child, and if so without further delay.
     pub(super) fn hurry_plan(&mut self, seq: Seq) -> bool {
-        let Some(plan) = self.plan.as_mut().filter(|plan| plan.touches(seq)) else { return false };
-        let Some((cause, _)) = plan.cause else { return false };
-        if plan.due {
-            return true;
-        }
+        let Some(plan) = self.plan.as_mut().filter(|plan| plan.will_start(seq)) else { return false };
+        let Some((cause, _)) = plan.cause.as_ref().filter(|_| !plan.due) else { return true };
+        let cause = *cause;
         match self.children.get(&cause).map(|child| &child.state) {
             Some(State::Parked { .. }) => self.probe(cause),
             _ => self.restart_due(cause),
@@ -327,13 +334,21 @@ impl Supervisor {
     fn finish(&mut self) {
         let Some(Ending { exit, not_begun, .. }) = self.ending.take() else { return };
         if let Some(began) = self.began.take() {
-            let stopped =
-                || crate::policy::Failure::new(crate::policy::Class::Transient, "stopped", "stopped while starting");
-            let _ = began.send(Err(not_begun.unwrap_or_else(|| stopped().into())));
+            let _ = began.send(Err(not_begun.unwrap_or_else(|| why_not_begun(&exit))));
         }
         self.myself.set_exit(exit);
         if let Ok(cell) = self.myself.cell() {
             cell.stop(None);
+        }
+    }
+}
+
+/// What a start failed with that was cut short.
+fn why_not_begun(exit: &SupervisorExit) -> Trouble {
+    match exit {
+        SupervisorExit::Clean => Failure::new(Class::Transient, "stopped", "was stopped while starting").into(),
+        SupervisorExit::GaveUp { failure, origin } => {
+            Trouble { failure: failure.clone(), origin: Some(origin.clone()) }
         }
     }
 }

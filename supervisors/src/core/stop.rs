@@ -37,7 +37,11 @@ impl Supervisor {
             Shutdown::Brutal | Shutdown::Infinity => None,
         };
         self.set_state(seq, State::Stopping { why, timer, killed: false, starting });
-        if shutdown == Shutdown::Brutal {
+        // It may have ended before, and the news be put off: then there is nothing to wait for.
+        if let Some(at) = self.deferred.iter().position(|(ended, ..)| *ended == seq) {
+            let (seq, life, exit) = self.deferred.swap_remove(at);
+            self.ended(seq, life, exit);
+        } else if shutdown == Shutdown::Brutal {
             self.kill(seq);
         }
     }

@@ -1,6 +1,6 @@
 //! Large, slow and many.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -31,7 +31,7 @@ async fn test_http_body_beyond_its_limit_is_413_announced_or_not() {
 #[tokio::test]
 async fn test_http_headers_beyond_their_limit_are_refused() {
     let api = Served::start(None).await;
-    let long = "x".repeat(limits::HEADER_BYTES_MAX + 1);
+    let long = "x".repeat(2 * limits::HEADER_BYTES_MAX);
     let status = api.http.get(api.url("/health/live")).header("x", long).send().await.map(|response| response.status());
     assert!(status.is_err() || status.is_ok_and(|status| status == 431));
 }
@@ -41,19 +41,21 @@ async fn test_http_requests_beyond_their_number_are_429_and_health_answers() {
     let api = Served::start(None).await;
     api.start_stream().await;
     api.streams.gate.send_replace(false);
-    let waiting: Vec<_> = (0..limits::REQUESTS_MAX + 20)
-        .map(|_| {
+    let mut waiting = Vec::new();
+    let (status, body) = loop {
+        // One more in each round: the question itself may have taken the place of another.
+        let missing = (limits::REQUESTS_MAX + 20).saturating_sub(waiting.len()).max(1);
+        waiting.extend((0..missing).map(|_| {
             let request = api.http.get(api.url("/v1/streams/acme/berlin/records"));
             tokio::spawn(async move { request.send().await.expect("answers").status().as_u16() })
-        })
-        .collect();
-    loop {
+        }));
         let (status, body) = api.ask("GET", "/v1/tree", None).await;
-        if status == 429 {
-            assert_error(429, &body);
-            break;
+        if status != 200 {
+            break (status, body);
         }
-    }
+    };
+    assert_eq!(status, 429);
+    assert_error(429, &body);
     assert_eq!(api.ask("GET", "/health/live", None).await.0, 200);
     api.streams.gate.send_replace(true);
     let mut statuses = Vec::new();
@@ -61,26 +63,30 @@ async fn test_http_requests_beyond_their_number_are_429_and_health_answers() {
         statuses.push(request.await.expect("no panic"));
     }
     assert!(statuses.iter().all(|status| [200, 429].contains(status)));
-    assert!(statuses.iter().filter(|status| **status == 200).count() >= limits::REQUESTS_MAX - 1);
+    assert!(statuses.iter().filter(|status| **status == 200).count() >= limits::REQUESTS_MAX);
 }
 
 #[tokio::test]
 async fn test_http_long_polls_leave_room_for_others() {
     let api = Served::start(None).await;
-    let polls: Vec<_> = (0..limits::LONG_POLLS_MAX + 10)
-        .map(|_| {
+    let mut polls = Vec::new();
+    loop {
+        let missing = (limits::LONG_POLLS_MAX + 10).saturating_sub(polls.len()).max(1);
+        polls.extend((0..missing).map(|_| {
             let request = api.http.get(api.url("/v1/references?wait=60"));
             tokio::spawn(async move { request.send().await.expect("answers").status().as_u16() })
-        })
-        .collect();
-    while api.ask("GET", "/v1/references?wait=10ms", None).await.0 != 429 {}
+        }));
+        if api.ask("GET", "/v1/references?wait=10ms", None).await.0 == 429 {
+            break;
+        }
+    }
     assert_eq!(api.ask("GET", "/v1/references", None).await.0, 200, "without waiting there is room");
     api.streams.publish(json!({"epoch": 1}));
-    let mut refused = 0;
+    let mut served = 0;
     for poll in polls {
-        refused += usize::from(poll.await.expect("no panic") == 429);
+        served += usize::from(poll.await.expect("no panic") == 200);
     }
-    assert!(refused <= 11, "{refused}");
+    assert!(served >= limits::LONG_POLLS_MAX, "{served}");
 }
 
 #[tokio::test]
@@ -97,8 +103,8 @@ async fn test_http_slow_senders_do_not_keep_others_out() {
     assert_eq!(status, 200);
     assert!(before.elapsed() < limits::HEADER_TIME_MAX / 2, "not only once the slow ones timed out");
     let mut rest = Vec::new();
-    let put_out = tokio::time::timeout(Duration::from_secs(20), slow[0].read_to_end(&mut rest)).await;
-    assert!(put_out.is_ok(), "the oldest idle connection went");
+    let put_out = tokio::time::timeout(limits::HEADER_TIME_MAX / 3, slow[0].read_to_end(&mut rest)).await;
+    assert!(put_out.is_ok(), "the oldest idle connection went at once");
 }
 
 #[tokio::test]

@@ -1,0 +1,118 @@
+//! Status, tree, and the verbs that change what a stream does.
+
+use std::io::Write;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::{Api, ClientError, Done, Target, document, stream_path, text};
+
+/// `status`: all streams, or one.
+///
+/// # Errors
+/// As [`ClientError`] tells.
+pub async fn status(api: &Api, target: Option<&Target>, json: bool, out: &mut dyn Write) -> Done {
+    let answer = match target {
+        None => api.get("/v1/streams", &[]).await?,
+        Some(target) => api.get(&stream_path(&target.id, ""), &[]).await?,
+    };
+    if json {
+        return document(out, &answer);
+    }
+    let one = [answer.clone()];
+    let views = if target.is_some() { &one[..] } else { answer["streams"].as_array().map_or(&[][..], Vec::as_slice) };
+    let rows: Vec<Vec<String>> = views.iter().map(status_row).collect();
+    text::table(out, &["STREAM", "ADAPTER", "DESIRED", "ACTUAL", "EPOCH", "LAG", "NEXT", "PARKED"], &rows)?;
+    Ok(())
+}
+
+fn status_row(view: &Value) -> Vec<String> {
+    let lag = view["lag_seconds"].as_f64().map_or("-".to_owned(), |lag| format!("{lag:.1} s"));
+    let parked = if view["parked"].is_object() { text::reason(&view["parked"]) } else { "-".to_owned() };
+    let mut row = vec![format!("{}/{}", text::cell(&view["tenant"]), text::cell(&view["stream"]))];
+    row.extend(["adapter", "desired", "actual", "epoch"].map(|key| text::cell(&view[key])));
+    row.extend([lag, text::cell(&view["next_at"]), parked]);
+    row
+}
+
+/// `tree`: the supervision tree.
+///
+/// # Errors
+/// As [`ClientError`] tells.
+pub async fn tree(api: &Api, json: bool, out: &mut dyn Write) -> Done {
+    let answer = api.get("/v1/tree", &[]).await?;
+    if json {
+        return document(out, &answer);
+    }
+    Ok(text::tree(out, &answer)?)
+}
+
+/// Verbs that need only a target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verb {
+    /// Commit what was collected, hold nothing.
+    Stop,
+    /// Keep the table, ask the source for nothing.
+    Pause,
+    /// Run again with what it had.
+    Resume,
+    /// Restart workers, also parked ones.
+    Restart,
+    /// Drop the workload in progress.
+    Interrupt,
+}
+
+impl Verb {
+    /// Its method, the end of its path, and what is done when it answers.
+    fn parts(self) -> (Method, &'static str, &'static str) {
+        match self {
+            Self::Stop => (Method::PUT, "/stop", "stopped"),
+            Self::Pause => (Method::PUT, "/pause", "paused"),
+            Self::Resume => (Method::PUT, "/resume", "running"),
+            Self::Restart => (Method::POST, "/restart", "restarted"),
+            Self::Interrupt => (Method::POST, "/interrupt", "interrupted"),
+        }
+    }
+}
+
+/// `stop`, `pause`, `resume`, `restart`, `interrupt`. Only the last two take a partition: the desired state is the
+/// whole stream's.
+///
+/// # Errors
+/// As [`ClientError`] tells.
+pub async fn control(api: &Api, verb: Verb, target: &Target, json: bool, out: &mut dyn Write) -> Done {
+    let (method, path, done) = verb.parts();
+    let query: Vec<(&str, &str)> = target.partition.iter().map(|name| ("partition", name.as_str())).collect();
+    if !query.is_empty() && method == Method::PUT {
+        return Err(whole_stream_only());
+    }
+    let answer = api.ask(method, &stream_path(&target.id, path), &query, None).await?;
+    if json {
+        return document(out, &answer);
+    }
+    let partition = target.partition.as_ref().map_or(String::new(), |name| format!("/{}", text::clean(name)));
+    Ok(writeln!(out, "{}{partition}: {done}", target.id)?)
+}
+
+fn whole_stream_only() -> ClientError {
+    let message = "start, stop, pause and resume are for a whole stream; restart and interrupt take a partition";
+    ClientError::Usage(message.to_owned())
+}
+
+/// `start`: with an adapter the message `worker:start`, without one a known stream runs again with what it had.
+///
+/// # Errors
+/// As [`ClientError`] tells.
+pub async fn start(api: &Api, target: &Target, adapter: Option<&str>, json: bool, out: &mut dyn Write) -> Done {
+    if target.partition.is_some() {
+        return Err(whole_stream_only());
+    }
+    let Some(adapter) = adapter else { return control(api, Verb::Resume, target, json, out).await };
+    let data = json!({"adapter": adapter, "tenant": target.id.tenant(), "stream": target.id.stream()});
+    let message = json!({"pattern": "worker:start", "data": data});
+    let answer = api.ask(Method::POST, "/v1/messages", &[], Some(message)).await?;
+    if json {
+        return document(out, &answer);
+    }
+    Ok(writeln!(out, "{}", text::cell(&answer["message"]))?)
+}
