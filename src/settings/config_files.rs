@@ -99,6 +99,35 @@ fn test_the_defaults_are_the_defaults() {
     assert_eq!(least.node, node);
 }
 
+#[test]
+fn test_ten_thousand_streams_of_real_kinds_load_in_seconds_unoptimised() {
+    use std::fmt::Write as _;
+    let mut text = fs::read_to_string(folder("examples").join("iqair.toml")).expect("readable");
+    text.push_str(
+        &fs::read_to_string(folder("examples").join("current_value.toml"))
+            .expect("readable")
+            .replace("[lake]\nurl = \"file:lake\"\nepoch = { max_age = \"10s\" }", ""),
+    );
+    for n in 0..5_000 {
+        writeln!(
+            text,
+            "[stream.\"t{}/i{n}\"]\nadapter = \"IQAIR_DAILY\"\npartitions = [ {{ lat = 1.5, lon = {}.25 }} ]",
+            n % 50,
+            n % 90
+        )
+        .expect("text");
+        writeln!(text, "[stream.\"t{}/m{n}\"]\nadapter = \"METERS\"\npartitions = [ {{ meter = \"m{n}\" }} ]", n % 50)
+            .expect("text");
+    }
+    let temporary = tempfile::tempdir().expect("a folder");
+    let path = temporary.path().join("many.toml");
+    fs::write(&path, text).expect("written");
+    let started = std::time::Instant::now();
+    messages(&path).expect("valid");
+    let took = started.elapsed();
+    assert!(took.as_secs() < 20, "{took:?} unoptimised on a shared machine; optimised it is a twentieth");
+}
+
 /// With `LAKEFEED_BLESS=1` the messages are written into the files; read the difference before it is committed.
 #[test]
 fn test_every_wrong_file_gets_exactly_its_messages() {

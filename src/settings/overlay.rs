@@ -230,11 +230,9 @@ impl Message<'_> {
     /// Refuses references to the operator's secrets that he did not list, wherever they stand.
     fn references(&mut self, field: &str, value: &Json) {
         match value {
-            Json::String(text) if text.starts_with("env:") || text.starts_with("file:") => {
-                if !self.adapter.allow.secrets.contains(text) {
-                    let what = format!("{field} refers to a secret that allow.secrets of the adapter does not list");
-                    self.not_allowed(field, format!("{what}; send the secret itself or ask the operator to allow it"));
-                }
+            Json::String(text) if is_reference(text) && !self.adapter.allow.secrets.contains(text) => {
+                let what = format!("{field} refers to a secret that allow.secrets of the adapter does not list");
+                self.not_allowed(field, format!("{what}; send the secret itself or ask the operator to allow it"));
             }
             Json::Array(all) => {
                 for (index, item) in all.iter().enumerate() {
@@ -266,6 +264,10 @@ impl Message<'_> {
     fn not_allowed(&mut self, field: &str, message: String) {
         self.refused.push(Refused::NotAllowed { field: field.to_owned(), message });
     }
+}
+
+fn is_reference(text: &str) -> bool {
+    text.starts_with("env:") || text.starts_with("file:")
 }
 
 fn set_folder(node: &mut Node, folder: &Arc<Path>) {

@@ -242,7 +242,6 @@ fn test_ten_thousand_streams_load_in_well_under_a_second() {
     let (settings, _) = load(folder.path(), &kinds(), &secrets()).expect("valid");
     let took = started.elapsed();
     assert_eq!(settings.streams.len(), 10_502);
-    eprintln!("took {took:?}");
     assert!(took < Duration::from_secs(3), "{took:?} unoptimised on a shared machine");
 }
 
@@ -277,4 +276,23 @@ fn test_a_value_behind_a_reference_is_not_shown() {
         found.contains("what env:KEY leads to") && !found.contains("k-123") && !found.contains("bucket"),
         "{found}"
     );
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(200))]
+
+    /// Whatever stands in a text, it is refused or read, each problem at a place that exists, in one line.
+    #[test]
+    fn test_no_text_breaks_the_reading(cut in 0..WHOLE.len(), length in 0..60_usize, junk in "\\PC{0,12}|[\\[\\]{}=\".,:\n#'$ -]{0,12}") {
+        let mut text = WHOLE.to_owned();
+        let end = (cut + length).min(text.len());
+        text.replace_range(cut..end, &junk);
+        let lines: Vec<&str> = text.split('\n').collect();
+        for problem in check_text(&text, &kinds(), &secrets()) {
+            let mark = problem.mark.clone().expect("a place");
+            proptest::prop_assert!((1..=lines.len()).contains(&mark.line), "{problem}");
+            proptest::prop_assert!(mark.col >= 1 && mark.col <= lines[mark.line - 1].chars().count() + 1, "{problem}");
+            proptest::prop_assert!(!problem.to_string().contains('\n'), "{problem}");
+        }
+    }
 }

@@ -1,6 +1,8 @@
 //! What a response means: rules of the adapter first, then the built-in ones by status.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::Duration;
 
 use regex::bytes::{Regex, RegexBuilder};
@@ -58,9 +60,16 @@ pub struct Rule {
     pub suspect_when_throttled: bool,
 }
 
-/// A regular expression found anywhere in a text, without regard to case (of ASCII letters).
+/// A regular expression found anywhere in a text, without regard to case (of ASCII letters). All patterns of one text
+/// share their program: ten thousand streams of one adapter have its rules once.
 #[derive(Debug, Clone)]
-pub struct Pattern(Regex);
+pub struct Pattern(Arc<Regex>);
+
+/// More different patterns than any configuration has; beyond it they are not shared.
+const SHARED_PATTERNS_MAX: usize = 1000;
+
+/// Compiling is what reading an adapter's settings costs, so it is done once a text.
+static SHARED: LazyLock<Mutex<HashMap<String, Arc<Regex>>>> = LazyLock::new(Mutex::default);
 
 impl Pattern {
     /// Reads `text`.
@@ -68,12 +77,24 @@ impl Pattern {
     /// # Errors
     /// One sentence that says what is wrong with it.
     pub fn new(text: &str) -> Result<Self, String> {
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(regex) = shared.get(text) {
+            return Ok(Self(Arc::clone(regex)));
+        }
         let regex = RegexBuilder::new(text)
             .case_insensitive(true)
             .unicode(false)
             .size_limit(PATTERN_BYTES_MAX)
             .build()
             .map_err(|_| "it is not a regular expression, or too large a one")?;
+        let regex = Arc::new(regex);
+        if shared.len() >= SHARED_PATTERNS_MAX {
+            // Streams come and go; the patterns that nobody uses any more make room.
+            shared.retain(|_, regex| Arc::strong_count(regex) > 1);
+        }
+        if shared.len() < SHARED_PATTERNS_MAX {
+            shared.insert(text.to_owned(), Arc::clone(&regex));
+        }
         Ok(Self(regex))
     }
 
@@ -290,6 +311,8 @@ mod tests {
     #[test]
     fn test_patterns_are_bounded() {
         assert!(Pattern::new("(").is_err());
+        let same = [Pattern::new("same text").expect("sound"), Pattern::new("same text").expect("sound")];
+        assert!(Arc::ptr_eq(&same[0].0, &same[1].0));
         assert!(Pattern::new("((a{100}){100}){100}").is_err());
     }
 }

@@ -38,7 +38,7 @@ pub struct HttpSettings {
     /// Where the link to the next page stands.
     pub next: Option<NextLink>,
     /// Rules before the built-in ones.
-    pub rules: Vec<Rule>,
+    pub rules: Arc<[Rule]>,
     /// At least one, with unique names.
     pub partitions: Vec<Partition>,
 }

@@ -51,7 +51,7 @@ pub(super) fn settings(adapter: &Reader<'_>) -> Option<(HttpSettings, String, Op
         request: request?,
         records: Arc::new(Records { cursor: cursor?, ..keys.records }),
         next: next?,
-        rules: rules?,
+        rules: rules?.into(),
         partitions: partitions?,
     };
     Some((settings, keys.select, keys.event_time))

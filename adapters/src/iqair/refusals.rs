@@ -1,6 +1,7 @@
 //! What the API says when it refuses. The body decides before the status: the same code comes with several statuses,
 //! and a refusal may be plain text or a bare JSON string.
 
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use crate::contract::ErrorClass;
@@ -44,8 +45,13 @@ const TABLE: [(&str, &str, Means); 16] = [
     ("ip_location_failed", "ip_location_failed", Means::Heals),
 ];
 
-/// The rules of the API.
-pub(super) fn rules() -> Vec<Rule> {
+/// The rules of the API, the same for all streams.
+pub(super) fn rules() -> Arc<[Rule]> {
+    static RULES: LazyLock<Arc<[Rule]>> = LazyLock::new(|| make_rules().into());
+    Arc::clone(&RULES)
+}
+
+fn make_rules() -> Vec<Rule> {
     // The code stands in the failure body, or is all there is.
     let places = ["$.data.message", "$"];
     let mut rules: Vec<Rule> =
