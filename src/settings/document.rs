@@ -38,14 +38,22 @@ pub(super) fn parse(source: &Source, problems: &Problems) -> Document {
         faults.sort_unstable();
         if let Some((at, message)) = faults.iter().find(|(_, message)| !syntax::heals(message)) {
             let place = syntax::place_of(&root, &lines, &text, *at);
-            report(&lines, &mut told, problems, place.shown_at, message);
+            // The parser lost its way here, so what else it says of the line is of no use.
+            if told.insert(lines.mark(place.shown_at).line) {
+                problems.push(syntax::explain(&lines, place.shown_at, message));
+            }
             let hidden = syntax::blank(&text, place.lost);
             drop(root);
             text = hidden;
             continue;
         }
+        let lost: BTreeSet<usize> = told.clone();
         for (at, message) in faults {
-            report(&lines, &mut told, problems, at, message);
+            let line = lines.mark(at).line;
+            told.insert(line);
+            if !lost.contains(&line) {
+                problems.push(syntax::explain(&lines, at, message));
+            }
         }
         let mut conversion = Conversion { lines: &lines, source, problems, lost: round > 0 };
         let table = conversion.table(root.get_ref(), 0, 0);
@@ -53,12 +61,6 @@ pub(super) fn parse(source: &Source, problems: &Problems) -> Document {
     }
     let table = Table { header: Some(lines.mark(0)), folder: Some(Arc::clone(&source.folder)), ..Table::default() };
     Document { table, lost: true, told }
-}
-
-fn report(lines: &Lines<'_>, told: &mut BTreeSet<usize>, problems: &Problems, at: usize, message: &str) {
-    if told.insert(lines.mark(at).line) {
-        problems.push(syntax::explain(lines, at, message));
-    }
 }
 
 struct Conversion<'a> {

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use adapters::contract::config::{Entry, Reader, Secret, Value, nearest_hint};
+use adapters::contract::config::{Entry, Reader, Secret, Value, nearest};
 use url::Url;
 
 use super::sections::absolute;
@@ -119,7 +119,9 @@ fn options(reader: &Reader<'_>, scheme: &str) -> HashMap<String, Secret> {
             let path = section.path_of(&entry.key);
             let what = format!("{path} is not a known option of {scheme}://");
             let expected = format!("expected one of {}", known.join(", "));
-            section.wrong(&entry.key, "UNKNOWN_KEY", what, expected, nearest_hint(&entry.key, known.iter().copied()));
+            let near = nearest(&entry.key, known.iter().copied());
+            let remedy = near.map_or_else(|| "remove it".to_owned(), |name| format!("did you mean {name}?"));
+            section.wrong(&entry.key, "UNKNOWN_KEY", what, expected, remedy);
         } else if let Some(value) = option(&section, entry) {
             options.insert(entry.key.clone(), value);
         }

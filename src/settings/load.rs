@@ -5,9 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use adapters::contract::Kind;
-use adapters::contract::config::{
-    Entry, Mark, Node, Problem, Problems, Reader, SecretSource, Table, Value, nearest_hint,
-};
+use adapters::contract::config::{Entry, Mark, Node, Problem, Problems, Reader, SecretSource, Table, Value, nearest};
 
 use super::jobs::{JobReader, Outcome, digest, lay};
 use super::sections::{restart, shorten};
@@ -142,7 +140,7 @@ fn read(root: &Table, kinds: &[Arc<dyn Kind>], secrets: &dyn SecretSource, probl
         }
         None => {
             if !reader.has("lake") {
-                reader.missing("lake", "where the lake is", "{ url = \"file:lake\" }");
+                problems.push(no_lake(root));
             }
             None
         }
@@ -157,8 +155,25 @@ fn read(root: &Table, kinds: &[Arc<dyn Kind>], secrets: &dyn SecretSource, probl
     Some(Settings { node, lake: lake?, api, supervision, adapters, streams })
 }
 
+/// A name with everything escaped that may look like something else, or like nothing.
+fn spelled(name: &str) -> String {
+    format!("\"{}\"", shorten(name).escape_default())
+}
+
 /// What may be right once partitions are there: streams and messages bring their own.
 const WITHOUT_PARTITIONS: [&str; 2] = ["UNKNOWN_PLACEHOLDER", "INVALID_PARTITION"];
+
+fn no_lake(root: &Table) -> Problem {
+    Problem {
+        mark: root.header.clone(),
+        code: "MISSING_KEY",
+        field: "lake".to_owned(),
+        what: "[lake] is missing".to_owned(),
+        expected: "expected the place where everything is stored".to_owned(),
+        remedy: "add [lake] and url = \"file:lake\" below it".to_owned(),
+        warning: false,
+    }
+}
 
 /// An adapter as first read, alone.
 struct Alone {
@@ -186,7 +201,7 @@ impl Reading<'_> {
                 continue;
             };
             if !is_adapter_name(&entry.key) {
-                let what = format!("{:?} cannot name an adapter", shorten(&entry.key));
+                let what = format!("{} cannot name an adapter", spelled(&entry.key));
                 self.at_key(
                     entry,
                     section,
@@ -238,7 +253,7 @@ impl Reading<'_> {
             };
             let id = entry.key.parse::<StreamId>();
             if let Err(error) = &id {
-                let what = format!("{} {:?} is not a valid name", error.what, error.name);
+                let what = format!("{} {} is not a valid name", error.what, spelled(&error.name));
                 let remedy = "write [stream.\"tenant/name\"] with such names";
                 self.at_key(entry, section, "INVALID_NAME", what, error.expected, remedy);
             }
@@ -260,13 +275,20 @@ impl Reading<'_> {
         let adapter = adapters.get(&name);
         if adapter.is_none() {
             let names: Vec<&str> = adapters.keys().map(String::as_str).collect();
+            let remedy = nearest(&name, names.iter().copied());
+            let remedy = match (remedy, names.is_empty()) {
+                (Some(near), _) => format!("did you mean {near}?"),
+                (None, true) => "add [adapter.NAME] first".to_owned(),
+                (None, false) => "correct the name".to_owned(),
+            };
             let what = format!("{} is {}", reader.path_of("adapter"), reader.shown("adapter", &name));
             let expected = match names.len() {
                 0 => "expected an adapter, of which there are none".to_owned(),
-                1..=10 => format!("expected one of {}", names.join(", ")),
+                1 => format!("expected {}", names[0]),
+                2..=10 => format!("expected one of {}", names.join(", ")),
                 count => format!("expected one of the {count} adapters"),
             };
-            reader.wrong("adapter", "UNKNOWN_ADAPTER", what, expected, nearest_hint(&name, names.into_iter()));
+            reader.wrong("adapter", "UNKNOWN_ADAPTER", what, expected, remedy);
         }
         reader.finish();
         let adapter = adapter?;

@@ -55,22 +55,32 @@ fn floor_char(text: &str, at: usize) -> usize {
 /// Whether the parser goes on after this error as if it were mended. After any other it loses its way, and the place
 /// must be left out for the rest to be read.
 pub(super) fn heals(message: &str) -> bool {
-    const HEALED: [&str; 11] = [
+    // What is said of single values, keys and comments, whose bounds are clear to the parser all the same.
+    const HEALED: [&str; 22] = [
         "duplicate key",
-        "string values must be quoted",
-        "invalid boolean",
-        "invalid basic string",
-        "invalid literal string",
-        "invalid unquoted key",
         "cannot extend value",
-        "unexpected leading zero",
-        "`_` may only",
+        "string values must be quoted",
+        "invalid basic string",
+        "invalid boolean",
+        "invalid comment character",
+        "invalid date",
+        "invalid exponent",
+        "invalid float",
+        "invalid integer",
+        "invalid literal string",
         "invalid mantissa",
+        "invalid time",
+        "invalid unquoted key",
+        "carriage return",
+        "integers with a radix",
         "missing escaped value",
+        "radix must be",
+        "redundant",
+        "too few unicode",
+        "unexpected leading zero",
+        "unexpected sign",
     ];
-    HEALED.iter().any(|start| message.starts_with(start))
-        || message.starts_with("invalid date")
-        || message.starts_with("carriage return")
+    HEALED.iter().any(|start| message.starts_with(start)) || message.starts_with("`_` may only")
 }
 
 /// Where an error is shown, and which bytes must be left out so that the rest can be read.
@@ -162,7 +172,7 @@ fn words(lines: &Lines<'_>, at: usize, message: &str) -> Words {
         return ("TOO_DEEP", what, "at most 32 levels".into(), "flatten it".into());
     }
     let (what, expected, remedy) =
-        other_format(line).or_else(|| value_fault(lines, at, message)).unwrap_or_else(|| {
+        other_format(line, message).or_else(|| value_fault(lines, at, message)).unwrap_or_else(|| {
             let (what, expected) = message.split_once(", expected ").unwrap_or((message, "TOML"));
             (what.to_owned(), expected.to_owned(), "correct the line; https://toml.io has the rules".to_owned())
         });
@@ -194,28 +204,36 @@ fn first_of_key(lines: &Lines<'_>, at: usize, key: &str) -> Option<usize> {
 }
 
 /// Slips of those who have another format in mind.
-fn other_format(line: &str) -> Option<(String, String, String)> {
+fn other_format(line: &str, message: &str) -> Option<(String, String, String)> {
     let line = line.trim();
-    let yaml = |what: &str, expected: &str, remedy: String| Some((what.to_owned(), expected.to_owned(), remedy));
+    let slip = |what: &str, expected: &str, remedy: String| Some((what.to_owned(), expected.to_owned(), remedy));
+    if let Some((_, rest)) = line.split_once("= ${") {
+        let name = rest.split('}').next().unwrap_or_default();
+        let remedy = format!("write \"env:{name}\"");
+        return slip("this is a shell's variable, which nothing fills in here", "a value", remedy);
+    }
+    if !["key with no value", "invalid key-value pair", "invalid unquoted key"].iter().any(|m| message.starts_with(m)) {
+        return None;
+    }
     if line.starts_with("---") {
-        return yaml("this separates documents in YAML", "TOML", "remove the line".into());
+        return slip("this separates documents in YAML", "TOML", "remove the line".into());
     }
     if line == "-" || line.starts_with("- ") {
-        return yaml("this is a list in YAML's form", "key = [ … ]", "write the items in brackets".into());
+        return slip("this is a list in YAML's form", "key = [ … ]", "write the items in brackets".into());
     }
     if line.starts_with('{') {
-        return yaml("this is JSON", "TOML", "write [section] headers with lines key = value below".into());
+        return slip("this is JSON", "TOML", "write [section] headers with lines key = value below".into());
     }
     if line.starts_with("export ") {
-        return yaml("this is a shell's export", "key = value", "remove export".into());
+        return slip("this is a shell's export", "key = value", "remove export".into());
     }
     let key = line.split(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != '-').next().unwrap_or_default();
     let rest = line[key.len()..].trim_start();
     if !key.is_empty() && rest == ":" {
-        return yaml("this is a section in YAML's form", "a header in brackets", format!("write [{key}]"));
+        return slip("this is a section in YAML's form", "a header in brackets", format!("write [{key}]"));
     }
     if !key.is_empty() && rest.starts_with(": ") {
-        return yaml("this is a setting in YAML's form", "key = value", format!("write {key} = and the value"));
+        return slip("this is a setting in YAML's form", "key = value", format!("write {key} = and the value"));
     }
     None
 }
@@ -229,7 +247,11 @@ fn value_fault(lines: &Lines<'_>, at: usize, message: &str) -> Option<(String, S
     let key = key.filter(|key| !key.is_empty()).map_or_else(|| "this".to_owned(), show_bare);
     let text = line[before.len()..].trim_end();
     let said = |what: String, expected: &str, remedy: &str| Some((what, expected.to_owned(), remedy.to_owned()));
-    if message.starts_with("string values must be quoted") {
+    if text.starts_with(|c: char| c.is_control()) {
+        let remedy = "remove it, or write it as \\u0000 with its number";
+        return said("this is a control character".into(), "text that can be seen", remedy);
+    }
+    if message.starts_with("string values must be quoted") || message.starts_with("invalid float") {
         let word = text.split([',', ' ', '}', ']', '#']).next().unwrap_or_default();
         return match word.to_lowercase().as_str() {
             "" => said(format!("{key} has no value"), "a value after the equals sign", "add it or remove the key"),
@@ -237,13 +259,17 @@ fn value_fault(lines: &Lines<'_>, at: usize, message: &str) -> Option<(String, S
                 said(format!("{key} has no value in TOML's sense"), "a value", "remove the key")
             }
             "yes" | "no" | "on" | "off" => {
-                said(format!("{key} is not a TOML value"), "true or false", "write true or false")
+                said(format!("the value of {key} is none of TOML"), "true or false", "write true or false")
             }
             _ => said(format!("the value of {key} is not in quotes"), "text in quotes", "put it in quotes: \"…\""),
         };
     }
     if message.starts_with("invalid boolean") {
-        return said(format!("{key} is not a TOML value"), "true or false in lower case", "write true or false");
+        return said(
+            format!("the value of {key} is none of TOML"),
+            "true or false in lower case",
+            "write true or false",
+        );
     }
     if message.starts_with("invalid unquoted key") {
         let remedy = "put the name in quotes, as in [stream.\"acme/berlin\"]";

@@ -1,5 +1,6 @@
 //! A worker: mounts one partition's source, runs its workloads on their beats and hands over what they give.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -75,8 +76,8 @@ pub(super) fn start(
     let mut jobs = shared.job.subscribe();
     let job = jobs.borrow_and_update().clone().ok_or_else(no_claim)?;
     let ticket = intake.register(&partition.name, ctx.incarnation);
-    let info = json!({"epoch": shared.progress.borrow().epoch,
-        "positions": {(partition.name.clone()): ticket.position.as_ref().map(Position::as_str)}});
+    let positions: BTreeMap<_, _> = ticket.position.iter().map(|at| (partition.name.clone(), at.as_str())).collect();
+    let info = json!({"epoch": shared.progress.borrow().epoch, "positions": positions});
     let interrupt = shared.worker(&partition.name, |view| {
         view.phase = Phase::Starting;
         Arc::clone(&view.interrupt)
@@ -404,7 +405,6 @@ impl Worker {
     /// failure of the source and no hang of the worker.
     async fn deliver(&mut self, batch: Batch) -> Result<(), IntakeError> {
         self.ctx.progress.idle();
-        let bytes = batch.bytes();
         let to = batch.to.clone();
         let delivery = Delivery {
             partition: self.partition.name.clone(),

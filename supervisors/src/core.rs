@@ -27,7 +27,7 @@ use crate::life::Seq;
 use crate::message::{Exit, Msg, Origin, Trouble};
 use crate::path::ChildPath;
 use crate::policy::{Class, Failure, Intensity, RestartPolicy, Window};
-use crate::spec::{AutoShutdown, InitialFailure, OnLimit, Strategy, SupervisorSpec, actor_failure};
+use crate::spec::{AutoShutdown, ChildSpec, InitialFailure, OnLimit, Strategy, SupervisorSpec, actor_failure};
 use crate::timers::{Due, Timers};
 
 use group::{Ending, Plan};
@@ -73,6 +73,22 @@ struct Flags {
     dynamic: bool,
     max_children: Option<usize>,
     initial_failure: InitialFailure,
+}
+
+impl Flags {
+    fn of(spec: SupervisorSpec) -> (Self, Vec<ChildSpec>) {
+        let flags = Self {
+            strategy: spec.strategy,
+            intensity: spec.intensity,
+            on_limit: spec.on_limit,
+            auto_shutdown: spec.auto_shutdown,
+            policy: Arc::new(spec.policy),
+            dynamic: spec.dynamic,
+            max_children: spec.max_children,
+            initial_failure: spec.initial_failure,
+        };
+        (flags, spec.children)
+    }
 }
 
 /// State of a supervisor's actor.
@@ -213,16 +229,7 @@ impl Exit {
 impl Supervisor {
     fn new(arguments: Arguments) -> Self {
         let Arguments { tree, myself, incarnation, spec, began, inherited } = arguments;
-        let flags = Flags {
-            strategy: spec.strategy,
-            intensity: spec.intensity,
-            on_limit: spec.on_limit,
-            auto_shutdown: spec.auto_shutdown,
-            policy: Arc::new(spec.policy),
-            dynamic: spec.dynamic,
-            max_children: spec.max_children,
-            initial_failure: spec.initial_failure,
-        };
+        let (flags, children) = Flags::of(spec);
         let mut new = Self {
             tree,
             myself,
@@ -246,7 +253,7 @@ impl Supervisor {
             next_seq: 0,
             next_life: 0,
         };
-        for child in spec.children {
+        for child in children {
             new.insert(child);
         }
         new
@@ -322,7 +329,7 @@ impl Supervisor {
         })
     }
 
-    fn insert(&mut self, spec: crate::spec::ChildSpec) -> Seq {
+    fn insert(&mut self, spec: ChildSpec) -> Seq {
         let seq = self.next_seq;
         self.next_seq += 1;
         self.ids.insert(Arc::clone(&spec.id), seq);

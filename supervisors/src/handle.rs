@@ -12,7 +12,7 @@ use crate::check::SpecError;
 use crate::message::{LocalView, Manage, Msg, Origin};
 use crate::path::ChildPath;
 use crate::policy::{Class, Failure, Reason};
-use crate::spec::ChildSpec;
+use crate::spec::{ChildSpec, SupervisorSpec};
 use crate::view::{ChildInfo, Counts, NodeView};
 
 /// Why a management call did not do what was asked.
@@ -162,6 +162,18 @@ impl SupervisorHandle {
     pub async fn delete_child(&self, id: &str) -> Result<(), ManageError> {
         let (reply, answer) = oneshot::channel();
         self.ask(Manage::Delete(id.into(), reply), answer).await?
+    }
+
+    /// Takes new flags and specs without touching what runs, by the rules of OTP's `code_change`: all or nothing. A
+    /// child that is in both keeps its place and its life and is treated, and next started, by the new spec. One that
+    /// only the new specs have is added at the end and not started; one that they lack is kept. What is counted so far
+    /// still counts, under the new limits.
+    ///
+    /// # Errors
+    /// [`ManageError::Invalid`], and nothing has changed. A supervisor cannot become dynamic or cease to be.
+    pub async fn change(&self, spec: SupervisorSpec) -> Result<(), ManageError> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Manage::Change(spec, reply), answer).await?
     }
 
     /// All children in start order; none if the supervisor has ended.

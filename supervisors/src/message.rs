@@ -9,7 +9,7 @@ use crate::handle::{ManageError, SupervisorHandle};
 use crate::life::Seq;
 use crate::path::ChildPath;
 use crate::policy::Failure;
-use crate::spec::{ChildSpec, Started};
+use crate::spec::{ChildSpec, Started, SupervisorSpec};
 use crate::view::{ChildInfo, Counts, NodeView};
 
 /// Where trouble comes from: carried upwards so that every level tells the same story.
@@ -49,6 +49,7 @@ pub(crate) enum Manage {
     Restart(Arc<str>, Reply<Value>),
     Bounce(Arc<str>, Reply<Value>),
     Delete(Arc<str>, Reply<()>),
+    Change(SupervisorSpec, Reply<()>),
     Which(oneshot::Sender<Vec<ChildInfo>>),
     Count(oneshot::Sender<Counts>),
     Spec(Arc<str>, oneshot::Sender<Option<ChildSpec>>),

@@ -10,7 +10,7 @@ mod secret;
 mod tree;
 mod units;
 
-pub use problem::{Problem, Problems, nearest_hint, show_key};
+pub use problem::{Problem, Problems, nearest, nearest_hint, show_key};
 pub use reader::Reader;
 pub use secret::{MapSecrets, ProcessSecrets, Secret, SecretSource};
 pub use tree::{Entry, Mark, Node, Table, Value};

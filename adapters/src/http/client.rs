@@ -30,6 +30,12 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Idle connections to one host kept for the partitions of an adapter; each costs a descriptor on both sides.
 const IDLE_CONNECTIONS_MAX: usize = 64;
 
+/// The body of an error helps to judge it, no more: it may not hold up what its status says for longer than this …
+const ERROR_BODY_WAIT: Duration = Duration::from_secs(5);
+
+/// … and is read no further than this.
+const ERROR_BODY_MAX: usize = 64 * 1024;
+
 /// How much of a body is read before more is paid for.
 const READ_BYTES: usize = 16 * 1024;
 
@@ -195,13 +201,15 @@ async fn take(
     let empty = matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED | StatusCode::RESET_CONTENT);
     let body = if empty {
         Bytes::new()
+    } else if status.is_success() {
+        body(response, &headers, max_body, purse).await?
     } else {
-        match body(response, &headers, max_body, purse).await {
-            Ok(body) => body,
-            Err(Trouble::Late) => return Err(Trouble::Late),
-            // What an error says may help to judge it, but the status alone is enough.
-            Err(_) if !status.is_success() => Bytes::new(),
-            Err(trouble) => return Err(trouble),
+        let read = body(response, &headers, max_body.min(ERROR_BODY_MAX), purse);
+        match tokio::time::timeout(ERROR_BODY_WAIT, read).await {
+            Ok(Ok(body)) => body,
+            Ok(Err(Trouble::Late)) => return Err(Trouble::Late),
+            // The status alone is enough.
+            Ok(Err(_)) | Err(_) => Bytes::new(),
         }
     };
     // Compressed bodies carry their own end.

@@ -48,7 +48,12 @@ impl HttpMount {
         if let Some(shared) = &*shared {
             return Ok(Arc::clone(shared));
         }
-        let who = self.settings.auth.secret().map_or_else(|| "open".to_owned(), Secret::fingerprint);
+        let who = self
+            .settings
+            .auth
+            .secret()
+            .or_else(|| self.settings.secrets().next())
+            .map_or_else(|| "open".to_owned(), Secret::fingerprint);
         let made = Arc::new(Shared {
             settings: Arc::clone(&self.settings),
             budgets: Arc::clone(&self.budgets),

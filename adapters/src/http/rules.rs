@@ -1,5 +1,6 @@
 //! What a response means: rules of the adapter first, then the built-in ones by status.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use regex::bytes::{Regex, RegexBuilder};
@@ -15,6 +16,10 @@ const TEXT_BYTES_MAX: usize = 16 * 1024;
 
 /// How long a source is left alone that refuses for its rate without saying how long; at most its interval.
 pub(crate) const LIMITED_WAIT: Duration = Duration::from_secs(60);
+
+/// A source that limits its rate is left alone for at least this, or its interval: "Retry-After: 0" is no invitation to
+/// ask without pause.
+const LIMITED_WAIT_MIN: Duration = Duration::from_secs(1);
 
 /// What to do with a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,21 +105,45 @@ pub(crate) struct Facts<'a> {
     pub(crate) interval: Duration,
 }
 
-impl Rule {
-    pub(crate) fn applies(&self, facts: Facts<'_>) -> bool {
-        if !self.status.is_empty() && !self.status.contains(&facts.status) {
-            return false;
-        }
-        let Some((path, pattern)) = &self.body else { return true };
-        match std::str::from_utf8(facts.body) {
-            Ok(text) if serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok() => {
-                path.text(text).is_some_and(|text| pattern.matches(text.as_bytes()))
-            }
-            // Plain text where JSON was promised: `$` is all of it.
-            _ => path.is_root() && pattern.matches(&facts.body[..facts.body.len().min(TEXT_BYTES_MAX)]),
-        }
-    }
+/// The texts of one body by path. A body may be large and the rules many, so each path is followed once.
+struct Texts<'a> {
+    body: &'a [u8],
+    /// `None` until it was needed; then the body as text, if it is JSON.
+    json: Option<Option<&'a str>>,
+    by_path: Vec<(&'a Path, Option<Cow<'a, str>>)>,
+}
 
+impl<'a> Texts<'a> {
+    fn matches(&mut self, path: &'a Path, pattern: &Pattern) -> bool {
+        let body = self.body;
+        let json = *self.json.get_or_insert_with(|| {
+            let text = std::str::from_utf8(body).ok()?;
+            serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok().then_some(text)
+        });
+        let Some(json) = json else {
+            // Plain text where JSON was promised: `$` is all of it.
+            return path.is_root() && pattern.matches(&body[..body.len().min(TEXT_BYTES_MAX)]);
+        };
+        if let Some((_, text)) = self.by_path.iter().find(|(known, _)| *known == path) {
+            return text.as_ref().is_some_and(|text| pattern.matches(text.as_bytes()));
+        }
+        let text = path.text(json);
+        let found = text.as_ref().is_some_and(|text| pattern.matches(text.as_bytes()));
+        self.by_path.push((path, text));
+        found
+    }
+}
+
+/// The first rule that applies.
+pub(crate) fn first<'r>(rules: &'r [Rule], facts: Facts<'r>) -> Option<&'r Rule> {
+    let mut texts = Texts { body: facts.body, json: None, by_path: Vec::new() };
+    rules.iter().find(|rule| {
+        let status = rule.status.is_empty() || rule.status.contains(&facts.status);
+        status && rule.body.as_ref().is_none_or(|(path, pattern)| texts.matches(path, pattern))
+    })
+}
+
+impl Rule {
     fn verdict(&self, facts: Facts<'_>) -> Verdict {
         let code = self.code.clone();
         match self.action {
@@ -136,13 +165,16 @@ impl Rule {
 fn limited_wait(ruled: Option<Duration>, facts: Facts<'_>) -> Duration {
     match (ruled, facts.retry_after) {
         (None, None) => LIMITED_WAIT.min(facts.interval),
-        (ruled, asked) => ruled.unwrap_or_default().max(asked.unwrap_or_default()),
+        (ruled, asked) => {
+            let least = LIMITED_WAIT_MIN.min(facts.interval);
+            ruled.unwrap_or_default().max(asked.unwrap_or_default()).max(least)
+        }
     }
 }
 
-/// Judges a response: the first rule that applies, else its status.
-pub(crate) fn judge(rules: &[Rule], facts: Facts<'_>) -> Verdict {
-    rules.iter().find(|rule| rule.applies(facts)).map_or_else(|| by_status(facts), |rule| rule.verdict(facts))
+/// Judges a response by the rule that applies, else by its status.
+pub(crate) fn judge(rule: Option<&Rule>, facts: Facts<'_>) -> Verdict {
+    rule.map_or_else(|| by_status(facts), |rule| rule.verdict(facts))
 }
 
 fn by_status(facts: Facts<'_>) -> Verdict {
@@ -160,6 +192,10 @@ fn by_status(facts: Facts<'_>) -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn judge(rules: &[Rule], facts: Facts<'_>) -> Verdict {
+        super::judge(first(rules, facts), facts)
+    }
 
     fn facts(status: u16, body: &str) -> Facts<'_> {
         Facts { status, body: body.as_bytes(), retry_after: None, interval: Duration::from_secs(3600) }
@@ -198,6 +234,8 @@ mod tests {
         let asked = Facts { retry_after: Some(Duration::from_secs(7)), ..facts(503, "") };
         assert!(matches!(judge(&[], asked), Verdict::Limited { wait, .. } if wait.as_secs() == 7));
         assert!(matches!(judge(&[], facts(429, "")), Verdict::Limited { wait: LIMITED_WAIT, .. }));
+        let at_once = Facts { retry_after: Some(Duration::ZERO), ..facts(429, "") };
+        assert!(matches!(judge(&[], at_once), Verdict::Limited { wait: LIMITED_WAIT_MIN, .. }));
         assert_eq!(judge(&[], facts(200, "")), Verdict::Take);
         assert_eq!(judge(&[], facts(204, "")), Verdict::Nothing);
     }

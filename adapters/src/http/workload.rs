@@ -17,7 +17,7 @@ use super::guard::same_origin;
 use super::hold_off;
 use super::ledger::Session;
 use super::page;
-use super::rules::{Facts, LIMITED_WAIT, Verdict, judge};
+use super::rules::{Facts, LIMITED_WAIT, Verdict, first, judge};
 use super::source::{HttpSource, Junk};
 use super::template::Values;
 use crate::contract::{Credits, ErrorClass, Hold, Payload, SourceError};
@@ -153,8 +153,8 @@ impl HttpSource {
                 retry_after: hold_off::retry_after(&answer.headers, self.env.clock.now_us()),
                 interval: settings.schedule.interval,
             };
-            let ruled = settings.rules.iter().any(|rule| rule.applies(facts));
-            if !ruled && is_redirect(answer.status) && answer.headers.contains_key(LOCATION) {
+            let rule = first(&settings.rules, facts);
+            if rule.is_none() && is_redirect(answer.status) && answer.headers.contains_key(LOCATION) {
                 if hop >= settings.network.max_redirects {
                     return Err(refused_redirect("more redirects came than network.max_redirects allows"));
                 }
@@ -162,7 +162,7 @@ impl HttpSource {
                 self.gate().map_err(Trouble::End)?;
                 continue;
             }
-            return match judge(&settings.rules, facts) {
+            return match judge(rule, facts) {
                 Verdict::Take => self.take(walk, &ask.url, answer),
                 Verdict::Nothing => {
                     walk.hold.shrink_to(walk.bytes);

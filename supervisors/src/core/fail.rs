@@ -111,12 +111,15 @@ impl Supervisor {
 
     /// The delay of a restart is over, or somebody cut it short.
     pub(super) fn restart_due(&mut self, seq: Seq) {
-        match self.plan.as_mut().filter(|plan| plan.is_caused_by(seq)) {
-            Some(plan) => {
-                plan.go();
-                self.set_state(seq, State::Down);
-            }
-            None => self.begin_start(seq, Via::Restart),
+        let Some(plan) = &mut self.plan else { return self.begin_start(seq, Via::Restart) };
+        if plan.is_caused_by(seq) {
+            plan.go();
+            self.set_state(seq, State::Down);
+        } else if plan.will_start(seq) {
+            // A later failure took it into its own restart, which decides when.
+            self.set_state(seq, State::Down);
+        } else {
+            self.begin_start(seq, Via::Restart);
         }
     }
 
@@ -185,7 +188,10 @@ impl Supervisor {
         let Some(current) = current else { return };
         match current.deadline() {
             Some(deadline) => {
-                self.timers.add(deadline, Due::Progress(seq, life));
+                let timer = self.timers.add(deadline, Due::Progress(seq, life));
+                if let Some(child) = self.children.get_mut(&seq) {
+                    child.watch = Some(timer);
+                }
             }
             None => {
                 if current.unwatch() {

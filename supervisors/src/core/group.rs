@@ -9,6 +9,7 @@ use crate::handle::{ManageError, SupervisorExit};
 use crate::life::Seq;
 use crate::message::{Origin, Trouble};
 use crate::path::ChildPath;
+use crate::policy::{Class, Failure};
 use crate::spec::Strategy;
 
 /// A first start or a group restart in progress.
@@ -54,9 +55,12 @@ impl Plan {
         self.cause.as_ref().filter(|_| !self.due).map(|(cause, _)| *cause)
     }
 
-    /// Incident and culprit, for the records of those that it stops.
-    pub(super) fn blame(&self) -> (Option<Arc<str>>, Option<ChildPath>) {
-        (self.incident.clone(), self.cause.as_ref().map(|(_, path)| path.clone()))
+    /// Whether a child that is down will be started by it.
+    pub(super) fn will_start(&self, seq: Seq) -> bool {
+        match &self.phase {
+            Phase::Starting { queue, .. } => queue.contains(&seq),
+            Phase::Stopping { .. } | Phase::Waiting => self.touches(seq),
+        }
     }
 
     /// The first child that it has not brought up again.
@@ -106,6 +110,7 @@ impl Supervisor {
                 Step::Stop(seq) => self.begin_stop(seq, Why::Group),
                 Step::Start(seq) => {
                     let via = if self.is_first_start() { Via::Initial } else { Via::Restart };
+                    self.put_blame(seq);
                     self.begin_start(seq, via);
                 }
                 Step::AllDown => self.start_all(),
@@ -181,6 +186,15 @@ impl Supervisor {
         plan.phase = Phase::Starting { queue, current: None };
     }
 
+    /// Notes in a child's record because of whom it is stopped and started.
+    pub(super) fn put_blame(&mut self, seq: Seq) {
+        let Some(Plan { cause: Some((cause, culprit)), incident, .. }) = &self.plan else { return };
+        let Some(child) = self.children.get_mut(&seq).filter(|_| seq != *cause) else { return };
+        let record = child.record_mut();
+        record.incident.clone_from(incident);
+        record.because_of = Some(culprit.clone());
+    }
+
     /// Plans the restart of a child that is down together with those that the strategy adds. A restart already in
     /// progress is absorbed: what it had stopped is started by this one.
     pub(super) fn replan(&mut self, cause: Seq, due: bool) {
@@ -231,11 +245,9 @@ impl Supervisor {
 
     /// Whether a group restart in progress will start this child, and if so without further delay.
     pub(super) fn hurry_plan(&mut self, seq: Seq) -> bool {
-        let Some(plan) = self.plan.as_mut().filter(|plan| plan.touches(seq)) else { return false };
-        let Some((cause, _)) = plan.cause else { return false };
-        if plan.due {
-            return true;
-        }
+        let Some(plan) = self.plan.as_mut().filter(|plan| plan.will_start(seq)) else { return false };
+        let Some((cause, _)) = plan.cause.as_ref().filter(|_| !plan.due) else { return true };
+        let cause = *cause;
         match self.children.get(&cause).map(|child| &child.state) {
             Some(State::Parked { .. }) => self.probe(cause),
             _ => self.restart_due(cause),
@@ -322,13 +334,21 @@ impl Supervisor {
     fn finish(&mut self) {
         let Some(Ending { exit, not_begun, .. }) = self.ending.take() else { return };
         if let Some(began) = self.began.take() {
-            let stopped =
-                || crate::policy::Failure::new(crate::policy::Class::Transient, "stopped", "stopped while starting");
-            let _ = began.send(Err(not_begun.unwrap_or_else(|| stopped().into())));
+            let _ = began.send(Err(not_begun.unwrap_or_else(|| why_not_begun(&exit))));
         }
         self.myself.set_exit(exit);
         if let Ok(cell) = self.myself.cell() {
             cell.stop(None);
+        }
+    }
+}
+
+/// What a start failed with that was cut short.
+fn why_not_begun(exit: &SupervisorExit) -> Trouble {
+    match exit {
+        SupervisorExit::Clean => Failure::new(Class::Transient, "stopped", "was stopped while starting").into(),
+        SupervisorExit::GaveUp { failure, origin } => {
+            Trouble { failure: failure.clone(), origin: Some(origin.clone()) }
         }
     }
 }

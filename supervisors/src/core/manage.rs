@@ -1,18 +1,19 @@
 //! Requests from outside, with OTP's outcomes.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::Supervisor;
 use super::state::{Child, State, Via, Waiter, Why};
-use crate::check::check_child;
+use super::{Flags, Supervisor};
+use crate::check::{SpecError, check_child};
 use crate::event::EventKind;
 use crate::handle::{ManageError, SupervisorHandle};
 use crate::life::Seq;
 use crate::message::{LocalView, Manage, Reply};
-use crate::spec::{ChildKind, ChildSpec, OnLimit, Restart};
+use crate::spec::{ChildKind, ChildSpec, OnLimit, Restart, SupervisorSpec};
 use crate::view::{ChildInfo, Counts, NodeState, NodeView};
 
 impl Supervisor {
@@ -24,6 +25,9 @@ impl Supervisor {
             Manage::Bounce(id, reply) => self.bounce_child(&id, reply),
             Manage::Delete(id, reply) => {
                 let _ = reply.send(self.delete_child(&id));
+            }
+            Manage::Change(spec, reply) => {
+                let _ = reply.send(self.change(spec));
             }
             Manage::Which(reply) => {
                 let _ = reply.send(self.children.values().map(child_info).collect());
@@ -170,13 +174,49 @@ impl Supervisor {
         match child.state {
             State::Running { .. } => Err(ManageError::Running),
             State::Starting { .. } | State::Stopping { .. } | State::Waiting { .. } => Err(ManageError::Restarting),
-            State::Down if self.plan.as_ref().is_some_and(|plan| plan.touches(seq)) => Err(ManageError::Restarting),
+            State::Down if self.plan.as_ref().is_some_and(|plan| plan.will_start(seq)) => Err(ManageError::Restarting),
             State::Down | State::Parked { .. } => {
                 self.leave_out(seq);
                 self.remove(seq);
                 Ok(())
             }
         }
+    }
+
+    fn change(&mut self, spec: SupervisorSpec) -> Result<(), ManageError> {
+        if self.ending.is_some() {
+            return Err(ManageError::ShuttingDown);
+        }
+        spec.check().map_err(ManageError::Invalid)?;
+        if spec.dynamic != self.flags.dynamic {
+            return Err(ManageError::Invalid(SpecError::BadCombination));
+        }
+        let (flags, children) = Flags::of(spec);
+        let added = children.iter().filter(|child| !self.ids.contains_key(&child.id)).count();
+        if let Some(limit) = flags.max_children.filter(|most| self.children.len() + added > *most) {
+            return Err(ManageError::MaxChildren { limit });
+        }
+        // Children that are kept must make sense under the new flags too.
+        let renewed: HashSet<&Arc<str>> = children.iter().map(|child| &child.id).collect();
+        for (id, seq) in &self.ids {
+            let kept = self.children.get(seq).filter(|_| !renewed.contains(id));
+            let checked = kept.map_or(Ok(()), |child| check_child(&child.spec, flags.auto_shutdown));
+            checked.map_err(ManageError::Invalid)?;
+        }
+        self.flags = flags;
+        for spec in children {
+            let known = self.ids.get(&spec.id).and_then(|seq| self.children.get_mut(seq));
+            match known {
+                Some(child) if child.spec.restart == Restart::Temporary && spec.restart == Restart::Temporary => {
+                    child.spec = ChildSpec { how: child.spec.how.clone(), ..spec };
+                }
+                Some(child) => child.spec = spec,
+                None => {
+                    self.insert(spec);
+                }
+            }
+        }
+        Ok(())
     }
 
     fn counts(&self) -> Counts {

@@ -337,6 +337,9 @@ impl Supervisor {
     pub(super) fn clear_life(&mut self, seq: Seq) {
         let Some(child) = self.children.get_mut(&seq) else { return };
         child.process = Process::None;
+        if let Some(timer) = child.watch.take() {
+            self.timers.cancel(timer);
+        }
         if let Some(life) = child.life.take() {
             life.revoke();
         }

@@ -147,6 +147,8 @@ pub(super) struct Child {
     pub(super) process: Process,
     pub(super) life: Option<Arc<Life>>,
     pub(super) incarnation: u64,
+    /// The timer of its promised sign of life.
+    pub(super) watch: Option<TimerKey>,
     record: Option<Box<Record>>,
     pub(super) waiters: Vec<Waiter>,
 }
@@ -163,7 +165,7 @@ impl Drop for Child {
 impl Child {
     pub(super) fn new(path: ChildPath, spec: ChildSpec) -> Self {
         let (state, process) = (State::Down, Process::None);
-        Self { spec, path, state, process, life: None, incarnation: 0, record: None, waiters: Vec::new() }
+        Self { spec, path, state, process, life: None, incarnation: 0, watch: None, record: None, waiters: Vec::new() }
     }
 
     pub(super) fn record(&self) -> Option<&Record> {

@@ -37,7 +37,11 @@ impl Supervisor {
             Shutdown::Brutal | Shutdown::Infinity => None,
         };
         self.set_state(seq, State::Stopping { why, timer, killed: false, starting });
-        if shutdown == Shutdown::Brutal {
+        // It may have ended before, and the news be put off: then there is nothing to wait for.
+        if let Some(at) = self.deferred.iter().position(|(ended, ..)| *ended == seq) {
+            let (seq, life, exit) = self.deferred.swap_remove(at);
+            self.ended(seq, life, exit);
+        } else if shutdown == Shutdown::Brutal {
             self.kill(seq);
         }
     }
@@ -207,6 +211,10 @@ impl Supervisor {
         match why {
             Why::Terminate => self.terminated(seq, reason),
             Why::Bounce => {
+                // Somebody's wish, not a failure: it belongs to no incident.
+                if let Some(child) = self.children.get_mut(&seq) {
+                    child.forgive();
+                }
                 self.went_down(seq, reason);
                 self.bounced(seq);
             }
@@ -231,14 +239,8 @@ impl Supervisor {
 
     /// Stopped on account of others (a sibling's restart, the supervisor's end) or for a restart of its own.
     fn went_down(&mut self, seq: Seq, reason: Option<Reason>) {
-        let blame = self.plan.as_ref().map(super::group::Plan::blame);
+        self.put_blame(seq);
         let Some(child) = self.children.get_mut(&seq) else { return };
-        if let Some((incident, because_of)) = blame {
-            let path = child.path.clone();
-            let record = child.record_mut();
-            record.incident = incident;
-            record.because_of = because_of.filter(|because| *because != path);
-        }
         let mut event = child.event(EventKind::Stopped);
         if let Some((incident, because_of)) = self.ending.as_ref().and_then(super::group::Ending::blame) {
             event.incident = Some(incident);

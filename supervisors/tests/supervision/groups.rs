@@ -169,3 +169,58 @@ async fn test_bounce_restarts_the_group_without_using_intensity() {
     assert_eq!(root.handle().snapshot().await.restarts_in_window, 0);
     assert!(stage.log.of(EventKind::Failed).is_empty());
 }
+
+#[tokio::test(start_paused = true)]
+async fn test_request_during_a_group_restart_is_answered_though_the_childs_turn_is_over() {
+    let stage = Stage::default();
+    let root = stage.start(three(&stage, Strategy::OneForAll)).await;
+    stage.opening("a", vec![Opening::Ignore]);
+    stage.opening("c", vec![Opening::Slow(seconds(10))]);
+    stage.crash("b").await;
+    root.handle().restart_child("a").await.unwrap();
+    assert_eq!(root.handle().count_children().await.active, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn test_delay_of_an_absorbed_restart_is_still_kept() {
+    let stage = Stage::default();
+    let policy = RestartPolicy::default().backoff(Backoff { min: seconds(2), jitter: 0.0, ..Backoff::default() });
+    let _root = stage.start(three(&stage, Strategy::RestForOne).policy(policy)).await;
+    stage.diary();
+    let limited = Failure::new(Class::RateLimited, "http_429", "slow down").retry_after(seconds(60));
+    stage.tell("b", Order::Fail(limited)).await;
+    stage.crash("a").await;
+    pass(seconds(50)).await;
+    assert_eq!(stage.diary(), ["down b", "down c", "down a"]);
+    pass(seconds(10)).await;
+    assert_eq!(stage.diary(), ["up a", "up b", "up c"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn test_child_that_ends_during_the_first_start_is_handled_after_it() {
+    let stage = Stage::default();
+    stage.opening("c", vec![Opening::Slow(seconds(10))]);
+    let early = supervisors::ChildSpec::task("b", |ctx| async move {
+        if ctx.incarnation == 1 {
+            return Err(broken());
+        }
+        ctx.stop.stopped().await;
+        Ok(())
+    });
+    let spec = SupervisorSpec::new(Strategy::OneForAll).child(stage.puppet("a")).child(early).child(stage.starter("c"));
+    let root = stage.start(spec).await;
+    assert_eq!(stage.diary(), ["up a", "up c", "down c", "down a", "up a", "up c"]);
+    assert_eq!(root.handle().count_children().await.active, 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn test_crash_of_a_new_child_does_not_lose_those_still_to_be_started() {
+    let stage = Stage::default();
+    let root = stage.start(three(&stage, Strategy::RestForOne)).await;
+    stage.opening("b", vec![Opening::Slow(seconds(3))]);
+    stage.crash("a").await;
+    root.handle().start_child(stage.puppet("d")).await.unwrap();
+    stage.crash("d").await;
+    pass(seconds(20)).await;
+    assert_eq!(root.handle().count_children().await.active, 4);
+}

@@ -161,8 +161,11 @@ async fn test_thread_that_does_not_stop_is_abandoned_fenced_and_replaced() {
     let (release, blocked) = mpsc::channel::<()>();
     let blocked = Arc::new(Mutex::new(Some(blocked)));
     let (tell, told) = mpsc::channel::<bool>();
+    let (lend, fences) = mpsc::channel();
     let child = ChildSpec::thread("t", move |ctx| {
-        if let Some(blocked) = blocked.lock().unwrap().take() {
+        let first = blocked.lock().unwrap().take();
+        let _ = lend.send(ctx.fence.clone());
+        if let Some(blocked) = first {
             let _ = blocked.recv();
             let _ = tell.send(ctx.fence.is_current());
         }
@@ -176,8 +179,12 @@ async fn test_thread_that_does_not_stop_is_abandoned_fenced_and_replaced() {
     let child = child.shutdown(Shutdown::Timeout(seconds(5)));
     let root = Root::start("root", SupervisorSpec::default().child(child), observer, 1).await.unwrap();
     let handle = root.handle();
+    let fence = fences.recv().unwrap();
     let bounced = tokio::spawn(async move { handle.bounce_child("t").await });
-    advance(seconds(5)).await;
+    advance(seconds(4)).await;
+    assert!(fence.is_current(), "while it is asked to stop it may still finish its work");
+    advance(seconds(1)).await;
+    assert!(!fence.is_current(), "fenced from the kill on");
     assert!(stage.log.of(EventKind::Abandoned).is_empty());
     advance(seconds(1)).await;
     assert_eq!(stage.log.of(EventKind::Abandoned).len(), 1);

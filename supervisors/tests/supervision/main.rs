@@ -9,5 +9,6 @@ mod groups;
 mod kinds;
 mod lifecycle;
 mod manage;
+mod model;
 mod nested;
 mod significant;

@@ -131,3 +131,28 @@ async fn test_malformed_specs_are_refused() {
     assert_eq!(failure, expected);
     quiet().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn test_change_of_specs_is_all_or_nothing_and_touches_nothing_that_runs() {
+    let stage = Stage::default();
+    let flags = || SupervisorSpec::default().intensity(1, seconds(60));
+    let root = stage.start(flags().child(stage.puppet("a")).child(stage.puppet("b"))).await;
+    let handle = root.handle();
+    let bad = flags().child(stage.puppet("a").restart(Restart::Temporary)).child(stage.puppet("x/y"));
+    assert!(matches!(handle.change(bad).await, Err(ManageError::Invalid(SpecError::InvalidId(_)))));
+    assert_eq!(handle.child_spec("a").await.unwrap().restart, Restart::Permanent);
+    let dynamic = handle.change(SupervisorSpec::dynamic()).await;
+    assert_eq!(dynamic, Err(ManageError::Invalid(SpecError::BadCombination)));
+    let new = SupervisorSpec::default().intensity(3, seconds(60));
+    handle.change(new.child(stage.puppet("a").restart(Restart::Transient)).child(stage.puppet("c"))).await.unwrap();
+    let children = handle.which_children().await;
+    let shown: Vec<_> = children.iter().map(|child| (&*child.id, child.state == NodeState::Running)).collect();
+    assert_eq!(shown, [("a", true), ("b", true), ("c", false)]);
+    assert!(children.iter().take(2).all(|child| child.incarnation == 1));
+    stage.tell("a", crate::support::Order::Finish).await;
+    assert_eq!(handle.which_children().await[0].state, NodeState::Stopped, "transient by now");
+    stage.crash("b").await;
+    stage.crash("b").await;
+    assert!(handle.is_alive(), "three restarts are allowed by now");
+    handle.restart_child("c").await.unwrap();
+}

@@ -79,15 +79,25 @@ pub fn show_key(key: &str) -> String {
     }
 }
 
+/// The longest names have 63 characters.
+const NEAREST_CHARS_MAX: usize = 100;
+
 /// `did you mean x?`, or to choose one of the names where none is near.
 pub fn nearest_hint<'n>(text: &str, names: impl Iterator<Item = &'n str>) -> String {
+    nearest(text, names).map_or_else(|| "choose one of these".to_owned(), |name| format!("did you mean {name}?"))
+}
+
+/// The name nearest to `text`, if one is near enough that somebody may have meant it.
+pub fn nearest<'n>(text: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     // Half of the letters may differ: beyond that a suggestion misleads more than it helps.
     let limit = (text.chars().count() / 2).clamp(1, 4);
+    // A long text is near to no name, and comparing it would take long.
+    let text: String = text.chars().take(NEAREST_CHARS_MAX).collect::<String>().to_lowercase();
     names
-        .map(|name| (distance(&text.to_lowercase(), &name.to_lowercase()), name))
+        .map(|name| (distance(&text, &name.to_lowercase()), name))
         .filter(|(distance, _)| *distance <= limit)
         .min()
-        .map_or_else(|| "remove it or choose one of these".to_owned(), |(_, name)| format!("did you mean {name}?"))
+        .map(|(_, name)| name)
 }
 
 /// Levenshtein's distance in characters.

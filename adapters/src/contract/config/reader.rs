@@ -2,10 +2,11 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::fmt::Display;
 use std::path::Path;
 use std::time::Duration;
 
-use super::problem::{Problem, Problems, nearest_hint, show_key};
+use super::problem::{Problem, Problems, nearest, nearest_hint, show_key};
 use super::units::{DURATION_MAX, DURATION_MIN, parse_duration, parse_size, show_duration, show_size};
 use super::{Entry, Mark, Node, Secret, SecretSource, Table, Value};
 
@@ -126,41 +127,30 @@ impl<'a> Reader<'a> {
 
     /// Follows `env:` and `file:` references.
     fn resolve(&self, key: &str, text: &str) -> Option<Secret> {
-        if let Some(name) = text.strip_prefix("env:") {
-            return match self.secrets.env(name) {
-                Some(value) => Some(Secret::resolved(value, text)),
-                None => {
-                    let what =
-                        format!("{} refers to the environment variable {name}, which is not set", self.path_of(key));
-                    self.wrong(
-                        key,
-                        "SECRET_NOT_FOUND",
-                        what,
-                        "expected a variable of the environment",
-                        format!("set {name} or correct the name"),
-                    );
-                    None
-                }
-            };
+        if let Some(name) = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}')) {
+            let what = format!("{} is {text:?}, which nothing fills in", self.path_of(key));
+            let remedy = format!("write {key} = \"env:{name}\"");
+            self.wrong(key, "NOT_A_REFERENCE", what, "expected env:NAME or file:PATH", remedy);
+            return None;
         }
-        if let Some(path) = text.strip_prefix("file:") {
+        let (found, what, expected, remedy) = if let Some(name) = text.strip_prefix("env:") {
+            let what = format!("the environment variable {name}, which is not set");
+            let remedy = format!("set {name} or correct the name");
+            (self.secrets.env(name), what, "expected a variable of the environment", remedy)
+        } else if let Some(path) = text.strip_prefix("file:") {
             let full = self.table.folder.as_deref().unwrap_or_else(|| Path::new("")).join(path);
-            return match self.secrets.file(&full) {
-                Ok(value) => Some(Secret::resolved(value, text)),
-                Err(why) => {
-                    let what = format!("{} refers to the file {path}, which cannot be read: {why}", self.path_of(key));
-                    self.wrong(
-                        key,
-                        "SECRET_NOT_FOUND",
-                        what,
-                        "expected a readable file",
-                        "create the file or correct the path",
-                    );
-                    None
-                }
-            };
+            let found = self.secrets.file(&full);
+            let why = found.as_ref().err().map_or("", String::as_str);
+            let what = format!("the file {path}, which cannot be read: {why}");
+            (found.ok(), what, "expected a readable file", "create the file or correct the path".to_owned())
+        } else {
+            return Some(Secret::literal(text));
+        };
+        if found.is_none() {
+            let what = format!("{} refers to {what}", self.path_of(key));
+            self.wrong(key, "SECRET_NOT_FOUND", what, expected, remedy);
         }
-        Some(Secret::literal(text))
+        found.map(|value| Secret::resolved(value, text))
     }
 
     /// A secret: a literal or a resolved reference.
@@ -242,7 +232,15 @@ impl<'a> Reader<'a> {
 
     /// One of `choices`.
     pub fn choice<T: Copy>(&self, key: &str, choices: &[(&str, T)]) -> Option<T> {
-        let text = self.string(key)?;
+        let node = self.node(key)?;
+        let text = if matches!(node.value, Value::String(_)) {
+            self.string(key)?
+        } else {
+            let example = choices.first().map_or("text", |(name, _)| *name);
+            let names: Vec<_> = choices.iter().map(|(name, _)| *name).collect();
+            self.wrong_type(key, node, &format!("one of {}", names.join(", ")), &format!("{example:?}"));
+            return None;
+        };
         if let Some((_, value)) = choices.iter().find(|(name, _)| *name == text) {
             return Some(*value);
         }
@@ -264,7 +262,7 @@ impl<'a> Reader<'a> {
         if let Value::Bool(value) = node.value {
             return Some(value);
         }
-        self.wrong_type(key, node, "true or false", "true");
+        self.wrong_type(key, node, "true or false", "false");
         None
     }
 
@@ -278,6 +276,10 @@ impl<'a> Reader<'a> {
         if (min..=max).contains(&value) {
             return Some(value);
         }
+        self.out_of_range(key, &value, &min, &max)
+    }
+
+    fn out_of_range<T>(&self, key: &str, value: &dyn Display, min: &dyn Display, max: &dyn Display) -> Option<T> {
         let what = format!("{} is {value}", self.path_of(key));
         self.wrong(key, "OUT_OF_RANGE", what, format!("expected {min} to {max}"), "choose a value in that range");
         None
@@ -298,9 +300,7 @@ impl<'a> Reader<'a> {
         if (min..=max).contains(&value) {
             return Some(value);
         }
-        let what = format!("{} is {value}", self.path_of(key));
-        self.wrong(key, "OUT_OF_RANGE", what, format!("expected {min} to {max}"), "choose a value in that range");
-        None
+        self.out_of_range(key, &value, &min, &max)
     }
 
     /// A duration such as `"250ms"`; whole milliseconds as a number are taken from messages only (no place).
@@ -369,23 +369,8 @@ impl<'a> Reader<'a> {
 
     /// A list of strings; references are followed.
     pub fn strings(&self, key: &str) -> Option<Vec<String>> {
-        let node = self.node(key)?;
-        let Value::Array(all) = &node.value else {
-            self.wrong_type(key, node, "an array of strings", "[\"a\", \"b\"]");
-            return None;
-        };
-        let mut texts = Vec::with_capacity(all.len());
-        for (index, item) in all.iter().enumerate() {
-            match &item.value {
-                Value::String(text) => texts.push(self.resolve(key, text)?.reveal().to_owned()),
-                other => {
-                    let what = format!("{}[{index}] is {}", self.path_of(key), other.type_name());
-                    self.wrong(key, "WRONG_TYPE", what, "expected a string", "quote it");
-                    return None;
-                }
-            }
-        }
-        Some(texts)
+        let texts = self.texts_verbatim(key)?;
+        texts.into_iter().map(|text| Some(self.resolve(key, text)?.reveal().to_owned())).collect()
     }
 
     /// A list of strings exactly as written: where `env:` and `file:` are names and not references.
@@ -415,7 +400,12 @@ impl<'a> Reader<'a> {
         if let Value::Table(table) = &node.value {
             return Some(Reader::new(table, self.path_of(key), self.problems, self.secrets));
         }
-        self.wrong_type(key, node, "a table", "{ … }");
+        if self.path.is_empty() && node.mark.is_some() {
+            let what = format!("{key} is {}", node.value.type_name());
+            self.wrong(key, "WRONG_TYPE", what, "expected a table", format!("write [{key}] and its keys below it"));
+        } else {
+            self.wrong_type(key, node, "a table", "{ … }");
+        }
         None
     }
 
@@ -460,7 +450,8 @@ impl<'a> Reader<'a> {
                 self.path_of(&entry.key),
                 format!("{} is not a known key", self.path_of(&entry.key)),
                 format!("expected one of {}", known.join(", ")),
-                nearest_hint(&entry.key, known.iter().copied()),
+                nearest(&entry.key, known.iter().copied())
+                    .map_or_else(|| "remove it".to_owned(), |name| format!("did you mean {name}?")),
                 false,
             );
         }

@@ -63,13 +63,14 @@ async fn test_http_poll_errors_have_class_code_and_tell_nothing() {
 
 #[tokio::test]
 async fn test_waiting_for_credits_is_not_the_sources_failure() {
-    let server = RudeServer::say(vec![Say::json(r#"{"data":[{"id":1}]}"#)]).await;
-    let mount = mounted(&server, json!({"timeout": "200ms"}));
+    // The retry comes after the wait, so it needs what was left of the time before it.
+    let server = RudeServer::say(vec![Say::status(500), Say::json(r#"{"data":[{"id":1}]}"#)]).await;
+    let mount = mounted(&server, json!({"timeout": "500ms"}));
     let credits = crate::contract::Credits::alone(64 * 1024);
     let all = credits.reserve(64 * 1024).await;
     let mut source = open(&mount, None, &crate::http::testing::env()).await;
     let mut pull = std::pin::pin!(source.next(&credits));
-    let waiting = tokio::time::timeout(Duration::from_millis(600), &mut pull).await;
+    let waiting = tokio::time::timeout(Duration::from_millis(900), &mut pull).await;
     assert!(waiting.is_err(), "it waits beyond its timeout");
     drop(all);
     assert!(matches!(pull.await, Ok(crate::contract::Pull::Batch(_))));

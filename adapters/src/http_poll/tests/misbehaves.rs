@@ -32,8 +32,8 @@ async fn test_inside_one_workload_it_retries_with_back_off_until_it_heals() {
     let server = RudeServer::say(vec![
         Say::status(500),
         Say::Raw(Vec::new()),
-        Say::json("<html>"),
         Say::Raw(b"HTTP/1.1 200 OK\r\ncontent-length: 50\r\n\r\n{\"data\":".to_vec()),
+        Say::json("<html>"),
         Say::json(GOOD),
     ])
     .await;
@@ -253,4 +253,44 @@ async fn test_budget_waits_are_no_requests_and_shared_by_key() {
     assert!(
         refused.iter().all(|e| e.class == ErrorClass::RateLimited && e.retry_after > Some(Duration::from_secs(50)))
     );
+}
+
+#[tokio::test]
+async fn test_an_error_whose_body_never_ends_is_judged_by_its_status() {
+    let raw = b"HTTP/1.1 404 Not Found\r\ncontent-length: 1000\r\n\r\n{".to_vec();
+    let started = Instant::now();
+    let (error, ..) = failure(vec![Say::Drip(raw, Duration::ZERO)], json!({"timeout": "20s"})).await;
+    assert_eq!((error.code.as_str(), error.class), ("http_404", ErrorClass::Config));
+    assert!(started.elapsed() < Duration::from_secs(7));
+}
+
+#[tokio::test]
+async fn test_a_failed_handshake_is_transient() {
+    let server = RudeServer::say(vec![Say::Raw(b"no TLS here".to_vec())]).await;
+    let base = format!("https://{}", server.address);
+    let mount = mounted(&server, json!({"base_url": base, "timeout": "500ms"}));
+    let (_, end) = workload(&mut *open(&mount, None, &env()).await, &credits()).await;
+    assert_eq!(end.expect_err("no TLS").class, ErrorClass::Transient);
+}
+
+#[tokio::test]
+async fn test_every_retry_and_page_costs_one_of_the_budget() {
+    let budget = json!({"budgets": [{"key": "env:KEY", "limit": 2, "per": "1m"}], "timeout": "5s"});
+    let (error, requests, dead) = failure(vec![Say::status(500)], budget.clone()).await;
+    assert_eq!((error.class, error.code.as_str(), requests, dead), (ErrorClass::RateLimited, "budget_spent", 2, 0));
+    // Junk is not forgotten because its retry would have to wait.
+    let (error, requests, dead) = failure(vec![Say::json("junk")], budget.clone()).await;
+    assert_eq!((error.class, error.code.as_str(), requests, dead), (ErrorClass::Data, "not_json", 2, 1));
+    // Pages that came in order are handed over before the wait.
+    let pages = ["[{\"id\":1},{\"id\":2}]", "[{\"id\":3}]", "[{\"id\":4}]"];
+    let script = move |index: usize, _: &str| {
+        Say::json(&format!(r#"{{"data":{},"next":"?p={index}"}}"#, pages.get(index).copied().unwrap_or("[]")))
+    };
+    let server = RudeServer::start(script).await;
+    let mut more = budget;
+    more["next"] = json!({"body": "$.next"});
+    let mount = mounted(&server, more);
+    let (batches, end) = workload(&mut *open(&mount, None, &env()).await, &credits()).await;
+    assert_eq!((rows(&*mount, &batches).len(), server.heads().len()), (3, 2));
+    assert_eq!(end.expect_err("spent").code, "budget_spent");
 }
