@@ -42,9 +42,9 @@ pub(crate) struct Tries {
 
 impl Tries {
     pub(crate) fn new(seed: &str) -> Self {
-        let stir = seed.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
+        let stir = seed
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
         Self { until: Instant::now() + RETRY_FOR, pause: PAUSE_MIN, stir }
     }
 

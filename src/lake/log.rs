@@ -242,8 +242,7 @@ impl Log {
         let Some(state) = &mut self.state else {
             let first = || LakeError::data("log_unreadable", format!("{path} lacks protocol or metaData"));
             let (protocol, metadata) = (entry.protocol.clone(), entry.metadata.clone());
-            let mut state =
-                TableState::new(0, protocol.ok_or_else(first)?, metadata.ok_or_else(first)?)?;
+            let mut state = TableState::new(0, protocol.ok_or_else(first)?, metadata.ok_or_else(first)?)?;
             (state.own, state.claim) = (entry.own.unwrap_or(0), entry.claim.clone());
             state.epoch = entry.epoch.unwrap_or(0);
             state.tell(0, &entry);

@@ -75,12 +75,7 @@ impl Lake {
     ///
     /// # Errors
     /// `config` `invalid_cursor`; else as [`Lake::record`].
-    pub async fn records(
-        &self,
-        id: &StreamId,
-        after: &str,
-        limit: usize,
-    ) -> Result<(Vec<Value>, String), LakeError> {
+    pub async fn records(&self, id: &StreamId, after: &str, limit: usize) -> Result<(Vec<Value>, String), LakeError> {
         let mut cursor = Cursor::parse(after)?;
         let limit = limit.min(PAGE_ROWS_MAX);
         let mut page = Vec::new();
@@ -149,7 +144,8 @@ impl Lake {
             let mut read = read.map_err(|_| LakeError::bug("reader_panicked", "reading a file panicked"))??;
             if file.path.contains('/') {
                 let log = Log::open(&self.io, table.clone(), table_apps(id)).await?;
-                let schema = log.state.map(|state| state.schema).unwrap_or_else(|| crate::pipeline::table_columns(None));
+                let schema =
+                    log.state.map(|state| state.schema).unwrap_or_else(|| crate::pipeline::table_columns(None));
                 let values = rows::path_values(&file.path, &schema);
                 for row in read.iter_mut().filter_map(Value::as_object_mut) {
                     row.extend(values.clone());

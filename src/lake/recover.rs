@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use super::error::LakeError;
 use super::io::Io;
+use super::layout;
 use super::log::{TableState, Told};
 use super::record::{EpochRecord, parse_time};
-use super::layout;
 use crate::names::{DEFAULT_BUCKET, StreamId};
 
 /// An owner writes all positions down every so many epochs: so many records at most are read at a start.
@@ -153,7 +153,9 @@ impl<'a> Records<'a> {
             let mut objects = self.io.list(&folder)?;
             while let Some(object) = objects.try_next().await? {
                 let name = object.location.filename().unwrap_or_default();
-                let Some((at, generation)) = layout::parse_record(name).filter(|(at, _)| *at >= epoch) else { continue };
+                let Some((at, generation)) = layout::parse_record(name).filter(|(at, _)| *at >= epoch) else {
+                    continue;
+                };
                 let entry = listed.entry(at).or_default();
                 if generation > entry.0 {
                     *entry = (generation, object.location.to_string());
@@ -221,20 +223,16 @@ async fn from_cache(
         return Ok(None);
     };
     let record = if cache.epoch == epoch { last.record.clone() } else { records.find(cache.epoch).await?.record };
-    let agrees = record.positions.iter().all(|(partition, span)| {
-        cache.positions.get(partition).map_or("", String::as_str) == span.to
-    });
+    let agrees = record
+        .positions
+        .iter()
+        .all(|(partition, span)| cache.positions.get(partition).map_or("", String::as_str) == span.to);
     let newest = record.watermark.as_deref().and_then(parse_time);
     Ok((agrees && cache.generation == record.generation && cache.newest_event_us == newest).then_some(cache))
 }
 
 /// The newest readable note of positions that does not lead.
-async fn from_note(
-    io: &Io,
-    id: &StreamId,
-    empty: &Checkpoint,
-    epoch: u64,
-) -> Result<Option<Checkpoint>, LakeError> {
+async fn from_note(io: &Io, id: &StreamId, empty: &Checkpoint, epoch: u64) -> Result<Option<Checkpoint>, LakeError> {
     if epoch < POSITIONS_EVERY {
         return Ok(None);
     }

@@ -169,7 +169,8 @@ mod tests {
 
     #[test]
     fn test_clouds_open_without_a_request() {
-        let s3 = [("endpoint", "http://127.0.0.1:9"), ("region", "r"), ("access_key_id", "a"), ("secret_access_key", "s")];
+        let s3 =
+            [("endpoint", "http://127.0.0.1:9"), ("region", "r"), ("access_key_id", "a"), ("secret_access_key", "s")];
         assert!(open(&settings("s3://bucket/prefix", &s3), 0).is_ok());
         assert!(open(&settings("az://container", &[("use_emulator", "true")]), 0).is_ok());
     }

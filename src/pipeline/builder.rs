@@ -203,12 +203,7 @@ impl EpochBuilder {
     }
 
     /// The partition's move with this batch, or the refusal of a batch that does not join.
-    fn join(
-        &self,
-        partition: &str,
-        from: Option<&Position>,
-        to: Option<&Position>,
-    ) -> Result<Option<Moved>, Refused> {
+    fn join(&self, partition: &str, from: Option<&Position>, to: Option<&Position>) -> Result<Option<Moved>, Refused> {
         let Some(to) = to.filter(|to| from != Some(*to)) else { return Ok(None) };
         let from = from.map(|p| p.as_str().to_owned());
         let first = match self.positions.get(partition) {
@@ -335,9 +330,9 @@ fn row_as_json(batch: &RecordBatch, row: usize) -> Bytes {
 pub(crate) fn align(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
     let mut columns: Vec<ArrayRef> = Vec::with_capacity(schema.fields().len());
     for field in schema.fields() {
-        let fitting = batch.column_by_name(field.name()).filter(|column| {
-            normalise(column.data_type()).as_ref() == Some(field.data_type())
-        });
+        let fitting = batch
+            .column_by_name(field.name())
+            .filter(|column| normalise(column.data_type()).as_ref() == Some(field.data_type()));
         columns.push(match fitting {
             Some(column) if column.data_type() == field.data_type() => Arc::clone(column),
             Some(column) => cast(column, field.data_type())?,

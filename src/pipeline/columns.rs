@@ -63,9 +63,7 @@ pub fn is_column_name(name: &str) -> bool {
 /// nested name that a Delta table cannot hold.
 #[must_use]
 pub fn normalise(data_type: &DataType) -> Option<DataType> {
-    let inner = |field: &FieldRef, name: &str| {
-        Some(Arc::new(Field::new(name, normalise(field.data_type())?, true)))
-    };
+    let inner = |field: &FieldRef, name: &str| Some(Arc::new(Field::new(name, normalise(field.data_type())?, true)));
     Some(match data_type {
         DataType::Boolean
         | DataType::Int8
@@ -195,10 +193,7 @@ mod tests {
     fn test_types_normalise_recursively() {
         let list = DataType::List(Arc::new(Field::new("element", DataType::UInt8, false)));
         let fields = vec![Field::new("t", DataType::Timestamp(TimeUnit::Second, Some("+01:00".into())), false)];
-        assert_eq!(
-            normalise(&list),
-            Some(DataType::List(Arc::new(Field::new("item", DataType::Int16, true))))
-        );
+        assert_eq!(normalise(&list), Some(DataType::List(Arc::new(Field::new("item", DataType::Int16, true)))));
         assert_eq!(
             normalise(&DataType::Struct(fields.into())),
             Some(DataType::Struct(vec![Field::new("t", timestamp(), true)].into()))

@@ -4,9 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use adapters::contract::Hold;
-use arrow::array::{
-    ArrayRef, Int64Array, RecordBatch, RecordBatchOptions, StringBuilder, TimestampMicrosecondArray,
-};
+use arrow::array::{ArrayRef, Int64Array, RecordBatch, RecordBatchOptions, StringBuilder, TimestampMicrosecondArray};
 use arrow::compute::concat_batches;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
@@ -15,11 +13,11 @@ use sha2::{Digest, Sha256};
 
 use super::builder::{EpochBuilder, Piece, align};
 use super::columns::table_columns;
+use super::dead;
 use super::encode::{Encoder, properties_for};
 use super::raw::{Kept, RawRefs, segments};
 use super::split::{Key, partition_name, split, values};
 use super::stats::delta_stats;
-use super::dead;
 use crate::names::StreamId;
 
 /// Rows that are handed to the Parquet writer at a time: enough to make its work per call vanish, few enough that the
@@ -118,8 +116,7 @@ struct Origins<'a> {
 impl Origins<'_> {
     /// The columns `_lf_*` for rows of these payloads.
     fn columns(&self, payloads: &[u32]) -> Vec<ArrayRef> {
-        let (mut partition, mut position, mut raw) =
-            (StringBuilder::new(), StringBuilder::new(), StringBuilder::new());
+        let (mut partition, mut position, mut raw) = (StringBuilder::new(), StringBuilder::new(), StringBuilder::new());
         let mut text = String::new();
         for &payload in payloads {
             let kept = &self.kept[payload as usize];

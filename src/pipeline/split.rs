@@ -34,9 +34,8 @@ pub(crate) fn split(batch: &RecordBatch, by: &[String]) -> Result<Vec<(Key, Reco
         let key = columns.iter().map(|c| c[row].clone()).collect::<Key>();
         rows.entry(key).or_default().push(u32::try_from(row).unwrap_or(u32::MAX));
     }
-    let kept: Vec<usize> = (0..batch.num_columns())
-        .filter(|i| !by.iter().any(|name| name == batch.schema().field(*i).name()))
-        .collect();
+    let kept: Vec<usize> =
+        (0..batch.num_columns()).filter(|i| !by.iter().any(|name| name == batch.schema().field(*i).name())).collect();
     let narrow = batch.project(&kept)?;
     let mut split = Vec::with_capacity(rows.len());
     for (key, rows) in rows {

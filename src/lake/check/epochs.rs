@@ -126,7 +126,11 @@ impl Check<'_> {
                 let what = format!("generation {:?} committed this epoch", committed.generation);
                 report.problem("record_generation", path, what, FOREIGN);
             }
-            if committed.record.as_ref().is_some_and(|told| told.split_once('/').map(|t| t.1) != path.split_once('/').map(|t| t.1)) {
+            if committed
+                .record
+                .as_ref()
+                .is_some_and(|told| told.split_once('/').map(|t| t.1) != path.split_once('/').map(|t| t.1))
+            {
                 report.problem("record_generation", path, "the log names another record for this epoch", FOREIGN);
             }
             if !same(&record.files, &committed.files) {
@@ -214,18 +218,14 @@ async fn count(io: &Io, folder: &str) -> Result<u64, LakeError> {
 fn same(recorded: &[FileEntry], added: &BTreeMap<String, Live>) -> bool {
     recorded.len() == added.len()
         && recorded.iter().all(|file| {
-            added.get(&file.path).is_some_and(|live| {
-                live.bytes == file.bytes && live.rows.is_none_or(|rows| rows == file.rows)
-            })
+            added
+                .get(&file.path)
+                .is_some_and(|live| live.bytes == file.bytes && live.rows.is_none_or(|rows| rows == file.rows))
         })
 }
 
 /// Of each committed epoch its greatest generation and the records of it, which may stand in several buckets.
-async fn committed_records(
-    io: &Io,
-    id: &StreamId,
-    last: u64,
-) -> Result<BTreeMap<u64, (u64, Vec<String>)>, LakeError> {
+async fn committed_records(io: &Io, id: &StreamId, last: u64) -> Result<BTreeMap<u64, (u64, Vec<String>)>, LakeError> {
     let mut records: BTreeMap<u64, (u64, Vec<String>)> = BTreeMap::new();
     for bucket in recover::buckets(io).await? {
         let mut objects = io.list(&format!("{bucket}/{id}"))?;

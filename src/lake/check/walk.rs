@@ -85,12 +85,7 @@ pub(super) async fn walk(io: &Io, table: &str, apps: &Apps, report: &mut Report)
 }
 
 /// Takes the entry's adds and removes over; gives its adds.
-fn apply(
-    live: &mut BTreeMap<String, Live>,
-    entry: &[u8],
-    path: &str,
-    report: &mut Report,
-) -> BTreeMap<String, Live> {
+fn apply(live: &mut BTreeMap<String, Live>, entry: &[u8], path: &str, report: &mut Report) -> BTreeMap<String, Live> {
     let mut added = BTreeMap::new();
     for line in entry.split(|b| *b == b'\n') {
         let Ok(action) = serde_json::from_slice::<Value>(line) else { continue };
@@ -143,10 +138,8 @@ async fn live_from_checkpoint(io: &Io, table: &str) -> Result<BTreeMap<String, L
     let loaded = Box::pin(builder.load()).await.map_err(failed)?;
     let snapshot = loaded.snapshot().map_err(failed)?;
     let files = snapshot.log_data().into_iter().map(|file| {
-        let live = Live {
-            bytes: u64::try_from(file.size()).unwrap_or(0),
-            rows: file.num_records().map(|rows| rows as u64),
-        };
+        let live =
+            Live { bytes: u64::try_from(file.size()).unwrap_or(0), rows: file.num_records().map(|rows| rows as u64) };
         (decode(file.path().as_ref()), live)
     });
     Ok(files.collect())

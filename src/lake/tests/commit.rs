@@ -20,7 +20,10 @@ async fn test_commit_makes_everything_that_the_interface_names() {
     assert_eq!(committed.dead_codes, [("not_json".to_owned(), 2)].into());
     let again = owner.commit(&next_epoch(&owner, &["a"], 5), "results").await.unwrap();
     assert_eq!((again.epoch, again.version), (2, 2));
-    assert_eq!(again.checkpoint.positions, [("a".to_owned(), "15".to_owned()), ("b".to_owned(), "10".to_owned())].into());
+    assert_eq!(
+        again.checkpoint.positions,
+        [("a".to_owned(), "15".to_owned()), ("b".to_owned(), "10".to_owned())].into()
+    );
     let judged = judge(store, "acme/berlin").await;
     judged.assert_whole(&[("a", 15), ("b", 10)]);
     assert_eq!((judged.rows, judged.dead, judged.epoch, judged.own), (22, 3, 2, 1));
@@ -62,7 +65,14 @@ async fn test_older_owner_is_fenced_and_a_newer_one_goes_on() {
 
 #[tokio::test(start_paused = true)]
 async fn test_lost_answers_and_failures_at_every_step_leave_one_epoch() {
-    let steps = ["raw/", "tables/acme/berlin/part", "dead/acme/berlin/part", "results/", "_delta_log/", "dead/acme/berlin/_delta"];
+    let steps = [
+        "raw/",
+        "tables/acme/berlin/part",
+        "dead/acme/berlin/part",
+        "results/",
+        "_delta_log/",
+        "dead/acme/berlin/_delta",
+    ];
     for step in steps {
         for when in [When::Before, When::After] {
             let inner: Arc<dyn ObjectStore> = Arc::new(InMemory::new());

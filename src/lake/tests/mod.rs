@@ -22,6 +22,7 @@ mod commit;
 mod failing;
 mod foreign;
 mod judge;
+mod local;
 mod reading;
 mod recovery;
 mod simulate;
@@ -115,7 +116,11 @@ pub(crate) fn payload(position: &str, bytes: impl Into<Bytes>) -> Payload {
 
 /// Record `n` of a partition; every seventh of those with `junk` is no JSON.
 pub(crate) fn record(partition: &str, n: u64, junk: bool) -> String {
-    if junk && n.is_multiple_of(7) { format!("junk {partition}:{n}") } else { format!(r#"{{"id":"{partition}:{n}","n":{n}}}"#) }
+    if junk && n.is_multiple_of(7) {
+        format!("junk {partition}:{n}")
+    } else {
+        format!(r#"{{"id":"{partition}:{n}","n":{n}}}"#)
+    }
 }
 
 /// What the checkpoint says of a partition: how many records of it were taken.
