@@ -18,7 +18,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
-use futures::{StreamExt, TryStreamExt};
+use futures::{StreamExt, TryFutureExt, TryStreamExt};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
@@ -224,12 +224,11 @@ impl ObjectStore for FileStore {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.local.list(prefix).try_filter(|meta| futures::future::ready(!is_temporary(&meta.location))).boxed()
+        listing(prefix, self.local.list(prefix))
     }
 
     fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
-        let listed = self.local.list_with_offset(prefix, offset);
-        listed.try_filter(|meta| futures::future::ready(!is_temporary(&meta.location))).boxed()
+        listing(prefix, self.local.list_with_offset(prefix, offset))
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
@@ -245,6 +244,22 @@ impl ObjectStore for FileStore {
         self.local.copy_opts(from, to, options).await?;
         blocking(move || sync_directory(&directory).map_err(failed)).await
     }
+}
+
+/// A directory's own order, without temporary files; but in order of names for a Delta log, whose readers take that for
+/// granted because the clouds give it.
+fn listing(
+    prefix: Option<&Path>,
+    listed: BoxStream<'static, Result<ObjectMeta>>,
+) -> BoxStream<'static, Result<ObjectMeta>> {
+    if prefix.is_some_and(|prefix| prefix.parts().any(|part| part.as_ref() == "_delta_log")) {
+        let sorted = listed.try_collect::<Vec<_>>().map_ok(|mut all| {
+            all.sort_by(|a, b| a.location.cmp(&b.location));
+            futures::stream::iter(all.into_iter().map(Ok))
+        });
+        return sorted.try_flatten_stream().boxed();
+    }
+    listed.try_filter(|meta| futures::future::ready(!is_temporary(&meta.location))).boxed()
 }
 
 fn is_temporary(path: &Path) -> bool {

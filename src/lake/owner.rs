@@ -102,8 +102,7 @@ impl Owner {
         self.check(sealed)?;
         let record = EpochRecord::of(sealed, self.checkpoint.newest_event_us);
         let path = layout::record(bucket, &self.id, sealed.epoch, sealed.generation);
-        self.stage(sealed).await?;
-        self.write_record(&path, &record).await?;
+        self.stage(sealed, &path, &record).await?;
         if faults::bug("dead_before_commit") {
             self.finish_dead(&record).await?;
         }
@@ -143,22 +142,29 @@ impl Owner {
         Ok(())
     }
 
-    /// Puts everything that the epoch consists of. Names stand for contents, so a second time changes nothing.
-    async fn stage(&self, sealed: &Sealed) -> Result<(), LakeError> {
+    /// Puts everything that the epoch consists of, its record too, side by side: nothing of it counts before the commit,
+    /// so only all of it together has to be there by then. Names stand for contents, so a second time changes nothing.
+    async fn stage(&self, sealed: &Sealed, path: &str, record: &EpochRecord) -> Result<(), LakeError> {
         let put = |path: String, bytes: Bytes| async move { self.lake.io.put_same(&path, bytes).await };
-        faults::point("lake.raw.before");
-        let segment = |segment: &RawSegment| put(self.raw_name(&segment.path), segment.bytes.clone());
-        let puts: Vec<_> = sealed.raw.iter().map(segment).collect();
-        futures::stream::iter(puts).buffer_unordered(PUTS_AT_ONCE).try_collect::<()>().await?;
-        faults::point("lake.raw.after");
-        faults::point("lake.data.before");
-        let (table, dead) = (layout::table(&self.id), layout::dead(&self.id));
-        let file = |table: &str, file: &DataFile| put(format!("{table}/{}", file.path), file.bytes.clone());
-        let files = sealed.files.iter().map(|f| file(&table, f));
-        let puts: Vec<_> = files.chain(sealed.dead_files.iter().map(|f| file(&dead, f))).collect();
-        futures::stream::iter(puts).buffer_unordered(PUTS_AT_ONCE).try_collect::<()>().await?;
-        faults::point("lake.data.after");
-        Ok(())
+        let raw = async {
+            faults::point("lake.raw.before");
+            let segment = |segment: &RawSegment| put(self.raw_name(&segment.path), segment.bytes.clone());
+            let puts: Vec<_> = sealed.raw.iter().map(segment).collect();
+            futures::stream::iter(puts).buffer_unordered(PUTS_AT_ONCE).try_collect::<()>().await?;
+            faults::point("lake.raw.after");
+            Ok(())
+        };
+        let data = async {
+            faults::point("lake.data.before");
+            let (table, dead) = (layout::table(&self.id), layout::dead(&self.id));
+            let file = |table: &str, file: &DataFile| put(format!("{table}/{}", file.path), file.bytes.clone());
+            let files = sealed.files.iter().map(|f| file(&table, f));
+            let puts: Vec<_> = files.chain(sealed.dead_files.iter().map(|f| file(&dead, f))).collect();
+            futures::stream::iter(puts).buffer_unordered(PUTS_AT_ONCE).try_collect::<()>().await?;
+            faults::point("lake.data.after");
+            Ok(())
+        };
+        futures::try_join!(raw, data, self.write_record(path, record)).map(|_| ())
     }
 
     /// The segment's path, unless the bug is on that gives it another.

@@ -56,7 +56,7 @@ async fn from_checkpoint(io: &Io, table: &str, apps: &Apps) -> Result<TableState
     };
     let protocol = json(serde_json::to_value(snapshot.protocol()))?;
     let metadata = json(serde_json::to_value(snapshot.metadata()))?;
-    let version = u64::try_from(snapshot.version()).unwrap_or_default();
+    let version = snapshot.version();
     let mut state = TableState::new(version, protocol, metadata)?;
     let store = loaded.log_store();
     let txn = async |app: &str| {

@@ -121,7 +121,9 @@ async fn rows(
             if !(1..=last_epoch).contains(&u64::try_from(epochs.value(row)).unwrap()) {
                 wrong.push(format!("{key} is of epoch {}", epochs.value(row)));
             }
-            if raws.is_valid(row) && !raw_row(store, &mut segments, raws.value(row)).await.is_some_and(|bytes| bytes.contains(&key)) {
+            if raws.is_valid(row)
+                && !raw_row(store, &mut segments, raws.value(row)).await.is_some_and(|bytes| bytes.contains(&key))
+            {
                 wrong.push(format!("{key} has another raw row or none"));
             }
             count += 1;

@@ -22,6 +22,7 @@ mod commit;
 mod failing;
 mod foreign;
 mod judge;
+mod local;
 mod reading;
 mod recovery;
 mod simulate;

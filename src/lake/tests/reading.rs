@@ -42,17 +42,24 @@ async fn test_pages_of_any_size_give_each_row_once_and_in_order() {
             assert_eq!(all.len(), expected, "limit {limit}");
             let epochs: Vec<_> = all.iter().map(|row| row["_lf_epoch"].as_u64().unwrap()).collect();
             assert!(epochs.is_sorted());
-            let keys: BTreeSet<_> = all.iter().map(|row| row["id"].as_str().or(row["bytes"].as_str()).unwrap()).collect();
+            let keys: BTreeSet<_> =
+                all.iter().map(|row| row["id"].as_str().or(row["bytes"].as_str()).unwrap()).collect();
             assert_eq!(keys.len(), expected);
         }
     }
     let (rows, _) = lake.records(&id(), "", 1).await.unwrap();
     let row = &rows[0];
-    assert_eq!((&row["id"], &row["n"], &row["_lf_epoch"], &row["_lf_partition"]), (&json!("a:1"), &json!(1), &json!(1), &json!("a")));
+    assert_eq!(
+        (&row["id"], &row["n"], &row["_lf_epoch"], &row["_lf_partition"]),
+        (&json!("a:1"), &json!(1), &json!(1), &json!("a"))
+    );
     assert_eq!((&row["_lf_position"], &row["_lf_received_at"]), (&json!("1"), &json!("2024-05-01T12:00:00Z")));
     assert!(row["_lf_raw"].as_str().unwrap().starts_with("raw/acme/berlin/2024-05-01/"));
     let (dead, _) = lake.dead_letters(&id(), "", 1).await.unwrap();
-    assert_eq!((&dead[0]["stage"], &dead[0]["code"], &dead[0]["bytes"]), (&json!("decode"), &json!("not_json"), &json!("junk a:7")));
+    assert_eq!(
+        (&dead[0]["stage"], &dead[0]["code"], &dead[0]["bytes"]),
+        (&json!("decode"), &json!("not_json"), &json!("junk a:7"))
+    );
     assert_eq!(lake.records(&id(), "nonsense", 1).await.unwrap_err().code, "invalid_cursor");
     // What comes later is found from the last cursor.
     let (_, after) = lake.records(&id(), "", 100).await.unwrap();
@@ -69,8 +76,22 @@ async fn test_epoch_record_has_the_shape_of_the_interface() {
     let record: Value = serde_json::from_slice(&text).unwrap();
     let keys: Vec<_> = record.as_object().unwrap().keys().map(String::as_str).collect();
     let expected = [
-        "adapter", "closed_at", "dead", "dead_files", "epoch", "files", "generation", "positions", "raw", "rows",
-        "started_at", "stream", "table", "tenant", "transform", "watermark",
+        "adapter",
+        "closed_at",
+        "dead",
+        "dead_files",
+        "epoch",
+        "files",
+        "generation",
+        "positions",
+        "raw",
+        "rows",
+        "started_at",
+        "stream",
+        "table",
+        "tenant",
+        "transform",
+        "watermark",
     ];
     assert_eq!(keys, expected);
     assert_eq!(record["positions"]["a"], json!({"from": null, "to": "7"}));
@@ -141,7 +162,12 @@ async fn test_check_finds_each_planted_damage() {
         ("dead/acme/berlin", "part-3-1", None, &["file_missing"]),
         (LOG, "2.json", None, &["log_gap"]),
         (LOG, "2.json", Some(|t| t.replace(r#""version":2"#, r#""version":9"#)), &["epoch_gap"]),
-        ("dead/acme/berlin/_delta_log", "3.json", Some(|t| t.replace(r#""version":4"#, r#""version":9"#)), &["dead_leads"]),
+        (
+            "dead/acme/berlin/_delta_log",
+            "3.json",
+            Some(|t| t.replace(r#""version":4"#, r#""version":9"#)),
+            &["dead_leads"],
+        ),
         ("dead/acme/berlin/_delta_log", "3.json", None, &["dead_behind"]),
     ];
     for (folder, part, change, codes) in damages {
