@@ -247,6 +247,7 @@ fn tree(
     deps: http::Deps,
     bound: Arc<OnceLock<SocketAddr>>,
 ) -> SupervisorSpec {
+    let metrics = deps.metrics.clone();
     let api = api(settings, deps, bound);
     let control = ChildSpec::supervisor("control", move |_| {
         let api = api.clone();
@@ -255,7 +256,7 @@ fn tree(
     SupervisorSpec::new(Strategy::OneForOne)
         .intensity(ROOT_RESTARTS_MAX, ROOT_WINDOW)
         .child(control)
-        .child(maintenance::supervisor(Arc::clone(directory)))
+        .child(maintenance::supervisor(Arc::clone(directory), metrics))
         .child(directory.tenants())
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use supervisors::{ChildContext, ChildSpec, Failure, Strategy, SupervisorSpec};
 
 use crate::streams::Directory;
+use crate::telemetry::metrics::Metrics;
 
 /// How often tables are looked at.
 const EVERY: Duration = Duration::from_secs(30);
@@ -15,13 +16,23 @@ const EVERY: Duration = Duration::from_secs(30);
 /// most so many small entries.
 const EPOCHS_PER_CHECKPOINT: u64 = 100;
 
+/// Samples of histograms are folded together this often; between two scrapes they would pile up.
+const METRICS_EVERY: Duration = Duration::from_secs(5);
+
 /// The supervisor `maintenance`.
 #[must_use]
-pub fn supervisor(directory: Arc<Directory>) -> ChildSpec {
+pub fn supervisor(directory: Arc<Directory>, metrics: Metrics) -> ChildSpec {
     ChildSpec::supervisor("maintenance", move |_| {
         let directory = Arc::clone(&directory);
+        let metrics = metrics.clone();
+        let upkeep = ChildSpec::task("metrics", move |ctx| fold_metrics(metrics.clone(), ctx));
         let checkpoints = ChildSpec::task("log_checkpoints", move |ctx| log_checkpoints(Arc::clone(&directory), ctx));
-        async move { Ok(SupervisorSpec::new(Strategy::OneForOne).intensity(5, Duration::from_secs(30)).child(checkpoints)) }
+        async move {
+            Ok(SupervisorSpec::new(Strategy::OneForOne)
+                .intensity(5, Duration::from_secs(30))
+                .child(checkpoints)
+                .child(upkeep))
+        }
     })
 }
 
@@ -49,6 +60,16 @@ async fn log_checkpoints(directory: Arc<Directory>, ctx: ChildContext) -> Result
         tokio::select! {
             () = ctx.stop.stopped() => return Ok(()),
             () = tokio::time::sleep(EVERY) => {}
+        }
+    }
+}
+
+async fn fold_metrics(metrics: Metrics, ctx: ChildContext) -> Result<(), Failure> {
+    loop {
+        metrics.upkeep();
+        tokio::select! {
+            () = ctx.stop.stopped() => return Ok(()),
+            () = tokio::time::sleep(METRICS_EVERY) => {}
         }
     }
 }

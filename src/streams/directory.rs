@@ -33,6 +33,9 @@ const RECOVER_PAUSE_MAX: Duration = Duration::from_secs(10);
 /// Managers asked at once, when all stop.
 const QUIESCES_MAX: usize = 64;
 
+/// Rounds of finding or starting a tenant's supervisor before a new stream is left to its next start.
+const PLANT_TRIES_MAX: usize = 10;
+
 const TREE_CONTROL: &str = "control";
 
 /// One stream: its parts, its desired state, its manager.
@@ -126,6 +129,8 @@ pub struct Directory {
     entries: RwLock<BTreeMap<StreamId, Arc<Entry>>>,
     /// Deleted streams with the version that says so.
     graves: RwLock<BTreeMap<StreamId, u64>>,
+    /// Held while a stream comes into being, so that two requests do not make two of it.
+    pub(super) creating: tokio::sync::Mutex<()>,
     recovered: watch::Sender<bool>,
     root: OnceLock<SupervisorHandle>,
 }
@@ -154,6 +159,7 @@ impl Directory {
             settings: RwLock::new(settings),
             entries: RwLock::default(),
             graves: RwLock::default(),
+            creating: tokio::sync::Mutex::default(),
             recovered: watch::Sender::new(false),
             root: OnceLock::new(),
         })
@@ -361,15 +367,21 @@ impl Directory {
             None => None,
         };
         let tenants = tenants.ok_or_else(|| failed(ManageError::Gone))?;
-        let started = match tenants.supervisor(id.tenant()).await {
-            Some(tenant) => tenant.start_child(tree::stream(Arc::clone(entry))).await,
-            // A new tenant starts with all its streams, this one among them.
-            None => tenants.start_child(self.tenant(id.tenant())).await,
-        };
-        match started {
-            Ok(_) | Err(ManageError::AlreadyStarted) => Ok(()),
-            Err(e) => Err(failed(e)),
+        // A tenant that starts takes the streams that it sees then; this one may have come a moment later. So the stream
+        // is started in any case, and finding it there already is fine.
+        for _ in 0..PLANT_TRIES_MAX {
+            let Some(tenant) = tenants.supervisor(id.tenant()).await else {
+                match tenants.start_child(self.tenant(id.tenant())).await {
+                    Ok(_) | Err(ManageError::AlreadyStarted | ManageError::Restarting) => continue,
+                    Err(e) => return Err(failed(e)),
+                }
+            };
+            return match tenant.start_child(tree::stream(Arc::clone(entry))).await {
+                Ok(_) | Err(ManageError::AlreadyStarted | ManageError::AlreadyPresent) => Ok(()),
+                Err(e) => Err(failed(e)),
+            };
         }
+        Err(failed(ManageError::Restarting))
     }
 
     fn bury(&self, id: StreamId, version: u64) {

@@ -188,6 +188,10 @@ impl Streams for DirectoryHandle {
         if !directory.settings().adapters.contains_key(adapter) {
             return Err(Refusal::new(404, "unknown_adapter", format!("there is no adapter {adapter}")).field("adapter"));
         }
+        let mut creating = None;
+        if directory.entry(id).is_none() {
+            creating = Some(directory.creating.lock().await);
+        }
         let existing = directory.entry(id);
         let turn = match &existing {
             Some(entry) => Some(entry.changing.lock().await),
@@ -225,7 +229,7 @@ impl Streams for DirectoryHandle {
                 entry
             }
         };
-        drop(turn);
+        drop((turn, creating));
         Ok(view(&entry))
     }
 

@@ -160,3 +160,23 @@ async fn test_stop_start_and_a_lost_state_directory_neither_lose_nor_double() {
     let verdict = judge(&dir.path().join("lake"), "acme", "syn", &expect(2999));
     assert!(verdict.ok(), "{verdict:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn test_starts_at_the_same_moment_make_one_stream_that_works() {
+    let dir = tempfile::tempdir().expect("tempdir");
+    let rig = Rig::start(dir.path(), &toml(1000, "")).await;
+    let ids: Vec<StreamId> = (0..24).map(|n| format!("tenant{}/s{}", n % 3, n % 6).parse().expect("id")).collect();
+    let starts = ids.iter().map(|id| rig.streams.start(id, "SYN", StartRequest::default()));
+    for started in futures::future::join_all(starts).await {
+        started.expect("started");
+    }
+    for id in &ids {
+        let view = rig.wait(id, |view| view.status.epoch > 0).await;
+        assert_eq!(view.version, 1, "the same again makes no new version");
+    }
+    rig.stop().await;
+    for n in 0..6 {
+        let verdict = judge(&dir.path().join("lake"), &format!("tenant{}", n % 3), &format!("s{n}"), &expect(999));
+        assert!(verdict.ok(), "{verdict:?}");
+    }
+}

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use supervisors::{ChildContext, Class, Failure, Reason};
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
+use tracing::Instrument;
 
 use super::intake::{Delivery, Intake, IntakeError};
 use super::shared::{Phase, Shared};
@@ -162,7 +163,9 @@ impl Worker {
                         let lag = started.saturating_duration_since(jittered);
                         lags.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(lag);
                     }
-                    let wait = self.workload(&mut source, timeout).await?;
+                    let span =
+                        tracing::info_span!("workload", stream = %self.shared.id, partition = self.partition.name);
+                    let wait = self.workload(&mut source, timeout).instrument(span).await?;
                     beat = next_beat(beat, interval, Instant::now()).max(started + wait.unwrap_or_default());
                     if wait.is_none() { Turn::End } else { Turn::Again }
                 }
@@ -307,7 +310,7 @@ impl Worker {
             return self.lost(&why).await.map(|()| None);
         }
         let wait = error.retry_after.unwrap_or_default();
-        tracing::info!(stream = %self.shared.id, partition = self.partition.name, code = error.code, message = error.message, "workload failed");
+        tracing::info!(code = error.code, message = error.message, "workload failed");
         match error.class {
             ErrorClass::RateLimited => return Ok(Some(wait)),
             ErrorClass::Config | ErrorClass::Auth | ErrorClass::Bug => return Err(from_source(error)),
