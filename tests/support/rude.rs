@@ -100,7 +100,7 @@ async fn serve(mut client: TcpStream, shared: &Shared) -> std::io::Result<()> {
     match manner {
         Manner::Hang => {
             // Until the client has enough of it.
-            client.read(&mut [0]).await?;
+            let _ = client.read(&mut [0]).await?;
             return Ok(());
         }
         Manner::Garbage => return client.write_all(answer(200, "", b"<html>it is a trap").as_slice()).await,
