@@ -228,10 +228,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::ledger::Ledger;
-    use super::super::select::Path;
     use super::super::settings::CursorSpec;
     use super::*;
     use crate::contract::Position;
+    use crate::json::Path;
 
     fn records(key: &[&str]) -> Arc<Records> {
         let field = |name: &str| Path::parse_field(name).expect("a field");
