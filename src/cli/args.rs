@@ -7,8 +7,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 use super::bench::Bench;
-use super::values::{self, FailureClass, Position, Since, Target};
-use crate::names::StreamId;
+use super::values::{self, FailureClass, Position, Since};
+use crate::names::{StreamId, Target};
 
 /// Feeds a data lake from outside sources: supervised, exactly once, and able to say why something failed.
 #[derive(Debug, Clone, Parser)]

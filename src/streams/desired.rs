@@ -103,7 +103,7 @@ impl Control {
             bucket_name: self.bucket.clone(),
             secret_in_memory: self.secret_lost || (has_secret && sealed.is_none()),
             sealed,
-            updated_at: rfc3339(now_us),
+            updated_at: crate::times::timestamp(now_us),
         };
         serde_json::to_value(document).unwrap_or_default()
     }
@@ -199,12 +199,6 @@ fn open(key: &SecretKey, id: &StreamId, version: u64, sealed: &str) -> Option<Ma
     let payload = Payload { msg: cipher, aad: context.as_bytes() };
     let plain = ChaCha20Poly1305::new((&key.0).into()).decrypt(Nonce::from_slice(nonce), payload).ok()?;
     serde_json::from_slice(&plain).ok()
-}
-
-/// RFC 3339 in UTC, to the microsecond.
-pub(crate) fn rfc3339(us: i64) -> String {
-    let time = chrono::DateTime::from_timestamp_micros(us).unwrap_or_default();
-    time.to_rfc3339_opts(chrono::SecondsFormat::Micros, true)
 }
 
 #[cfg(test)]

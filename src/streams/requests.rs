@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::api::{Actual, Desired, Page, Parked, Refusal, StartRequest, Status, StreamView, Streams};
-use super::desired::{Control, rfc3339};
+use super::desired::Control;
 use super::directory::{Directory, Entry};
 use super::manager::ManagerMessage;
 use super::shared::{Phase, Shared};
@@ -19,6 +19,7 @@ use crate::faults;
 use crate::lake::{Claim, Created, LakeError};
 use crate::names::StreamId;
 use crate::pipeline::{BuilderSpec, EpochBuilder};
+use crate::times::timestamp;
 
 /// Names of partitions in one view: enough for a person, bounded for ten thousand.
 const PARTITIONS_SHOWN_MAX: usize = 1000;
@@ -108,7 +109,7 @@ fn status(entry: &Entry) -> Status {
         actual,
         epoch: progress.epoch,
         lag_seconds,
-        next_at: next_us.filter(|_| actual == Actual::Waiting).map(rfc3339),
+        next_at: next_us.filter(|_| actual == Actual::Waiting).map(timestamp),
         parked: if actual == Actual::Parked { parked.into_values().next() } else { None },
     }
 }

@@ -22,7 +22,7 @@ use super::limits::{HEARTBEAT, PAGE_DEFAULT};
 use crate::names::StreamId;
 use crate::streams::api::{Page, Refusal};
 use crate::telemetry::restarts::{Filter, RestartLogError};
-use crate::telemetry::timestamp_us;
+use crate::times::timestamp_us;
 
 type Reply = Result<Response, ApiError>;
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::names::StreamId;
-use crate::telemetry::timestamp;
+use crate::times::timestamp;
 
 /// The values of [`RestartRecord::event`].
 pub const EVENTS: [&str; 9] =
