@@ -87,6 +87,11 @@ impl Control {
         }
     }
 
+    /// Whether a mask stands where a secret should: the secret is not known.
+    pub(super) fn has_mask(&self) -> bool {
+        has_mask(&Value::Object(self.overrides.clone()))
+    }
+
     /// The document of `version`. With a key literal secrets are sealed into it, else they stay in memory only.
     pub(super) fn to_document(&self, id: &StreamId, version: u64, key: Option<&SecretKey>, now_us: i64) -> Value {
         let mut settings = Value::Object(self.overrides.clone());
@@ -147,6 +152,17 @@ fn take_secrets(value: &mut Value) -> bool {
             found
         }
         Value::Array(all) => all.iter_mut().fold(false, |found, value| take_secrets(value) | found),
+        _ => false,
+    }
+}
+
+fn has_mask(value: &Value) -> bool {
+    match value {
+        Value::Object(map) => map.iter().any(|(key, value)| match value {
+            Value::String(text) => text == MASK && SECRET_KEYS.contains(&key.as_str()),
+            other => has_mask(other),
+        }),
+        Value::Array(all) => all.iter().any(has_mask),
         _ => false,
     }
 }
