@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use adapters::contract::config::{DURATION_MAX, DURATION_MIN, parse_duration, show_duration};
 use chrono::{DateTime, Utc};
-use clap::ValueEnum;
 
 use crate::times::timestamp;
 
@@ -60,37 +59,6 @@ impl fmt::Display for Since {
             Self::Ago(ago) => f.write_str(&show_duration(*ago)),
             Self::At(at) => f.write_str(&timestamp(at.timestamp_micros())),
         }
-    }
-}
-
-/// A class of failure, interface §5.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-#[value(rename_all = "snake_case")]
-pub enum FailureClass {
-    /// May heal by itself.
-    Transient,
-    /// The source asks for patience.
-    RateLimited,
-    /// Wrong settings.
-    Config,
-    /// Wrong or expired credentials.
-    Auth,
-    /// What came is not what was declared.
-    Data,
-    /// The machine lacks something.
-    Resource,
-    /// A fault of the program.
-    Bug,
-    /// Another owner took over.
-    Fenced,
-    /// No progress in time.
-    Hung,
-}
-
-impl fmt::Display for FailureClass {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let value = self.to_possible_value();
-        f.write_str(value.as_ref().map_or("", |value| value.get_name()))
     }
 }
 

@@ -44,7 +44,7 @@ async fn dispatch(verb: Verb, json: bool) -> Result<(), ClientError> {
                 since: args.since.map(|since| since.to_string()),
                 stream: args.stream.map(|id| id.to_string()),
                 incident: args.incident,
-                class: args.class.map(|class| class.to_string()),
+                class: args.class,
                 follow: args.follow,
             };
             client::restarts(&api(&args.client)?, &query, json, out).await

@@ -105,9 +105,7 @@ fn by_class(class: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const CLASSES: [&str; 9] =
-        ["transient", "rate_limited", "config", "auth", "data", "resource", "bug", "fenced", "hung"];
+    use crate::telemetry::restarts::CLASSES;
 
     #[test]
     fn test_remedy_every_class_has_a_sentence_of_its_own() {
