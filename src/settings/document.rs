@@ -134,15 +134,7 @@ impl Conversion<'_> {
 
     fn leave_out(&mut self, at: usize, code: &'static str, what: &str, expected: &str, remedy: &str) {
         self.lost = true;
-        self.problems.push(Problem {
-            mark: Some(self.lines.mark(at)),
-            code,
-            field: String::new(),
-            what: what.to_owned(),
-            expected: format!("expected {expected}"),
-            remedy: remedy.to_owned(),
-            warning: false,
-        });
+        self.problems.push(Problem::of_text(self.lines.mark(at), code, what, expected, remedy));
     }
 }
 

@@ -111,13 +111,6 @@ fn unreadable(path: &Path, error: &std::io::Error) -> Box<Problem> {
 }
 
 fn problem(path: &Path, code: &'static str, what: &str, expected: &str, remedy: &str) -> Box<Problem> {
-    Box::new(Problem {
-        mark: Some(Mark { file: path.to_string_lossy().into(), line: 1, col: 1 }),
-        code,
-        field: String::new(),
-        what: what.to_owned(),
-        expected: format!("expected {expected}"),
-        remedy: remedy.to_owned(),
-        warning: false,
-    })
+    let mark = Mark { file: path.to_string_lossy().into(), line: 1, col: 1 };
+    Box::new(Problem::of_text(mark, code, what, expected, remedy))
 }

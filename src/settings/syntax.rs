@@ -149,15 +149,7 @@ pub(super) fn blank(text: &str, lost: Range<usize>) -> String {
 /// What the parser's `message` about the byte `at` means. Never shows a value: it may be a secret.
 pub(super) fn explain(lines: &Lines<'_>, at: usize, message: &str) -> Problem {
     let (code, what, expected, remedy) = words(lines, at, message);
-    Problem {
-        mark: Some(lines.mark(at)),
-        code,
-        field: String::new(),
-        what,
-        expected: format!("expected {expected}"),
-        remedy,
-        warning: false,
-    }
+    Problem::of_text(lines.mark(at), code, what, &expected, remedy)
 }
 
 type Words = (&'static str, String, String, String);

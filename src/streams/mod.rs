@@ -1,5 +1,5 @@
 //! Streams: what each should be, the workers that read, the committer that groups and commits, the announcer that
-//! tells. One manager owns one stream; the tree is built in [`tree`] from the crate `supervisors` alone.
+//! tells. One manager owns one stream; the tree is built in `tree` from the crate `supervisors` alone.
 
 mod announcer;
 pub mod api;

@@ -32,7 +32,7 @@ pub enum LoggingError {
 /// Sends `tracing` to stderr, as JSON unless that is a terminal. `default` is the filter where none is set.
 ///
 /// # Errors
-/// Where [`FILTER_VARIABLE`] is not a filter, or logging was set up before.
+/// Where `LAKEFEED_LOG` is not a filter, or logging was set up before.
 pub fn init(default: &str) -> Result<(), LoggingError> {
     let filter = filter(std::env::var(FILTER_VARIABLE).ok().as_deref(), default)?;
     let terminal = stderr().is_terminal();

@@ -99,9 +99,7 @@ impl Supervisor {
         if !matches!(child.state, State::Down) {
             self.tree.record(child.event(EventKind::Stopped));
         }
-        child.forgive();
-        child.reply_started(&Err(ManageError::Stopped));
-        child.reply_stopped();
+        child.rest();
         let forget = child.spec.restart == Restart::Temporary || self.flags.dynamic;
         if forget {
             self.remove(seq);

@@ -229,6 +229,13 @@ impl Child {
         }
     }
 
+    /// It stays down because somebody asked for it: nothing is held against it, and whoever waited is told.
+    pub(super) fn rest(&mut self) {
+        self.forgive();
+        self.reply_started(&Err(ManageError::Stopped));
+        self.reply_stopped();
+    }
+
     fn take_waiters(&mut self, wanted: impl Fn(&Waiter) -> bool) -> Vec<Waiter> {
         let (taken, kept) = std::mem::take(&mut self.waiters).into_iter().partition(wanted);
         self.waiters = kept;

@@ -227,9 +227,7 @@ impl Supervisor {
         let Some(child) = self.children.get_mut(&seq) else { return };
         let mut event = child.event(EventKind::Stopped);
         event.reason = reason;
-        child.forgive();
-        child.reply_started(&Err(ManageError::Stopped));
-        child.reply_stopped();
+        child.rest();
         let forget = child.spec.restart == Restart::Temporary || self.flags.dynamic;
         if forget {
             self.remove(seq);

@@ -24,6 +24,28 @@ pub struct Problem {
     pub warning: bool,
 }
 
+impl Problem {
+    /// A problem of the text at `mark` and of no field; `expected` follows the word itself.
+    #[must_use]
+    pub fn of_text(
+        mark: Mark,
+        code: &'static str,
+        what: impl Into<String>,
+        expected: &str,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self {
+            mark: Some(mark),
+            code,
+            field: String::new(),
+            what: what.into(),
+            expected: format!("expected {expected}"),
+            remedy: remedy.into(),
+            warning: false,
+        }
+    }
+}
+
 impl fmt::Display for Problem {
     /// `file:line:col: CODE: what is wrong; what was expected; what to do`, on one line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
