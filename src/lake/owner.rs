@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use super::claim::{info, new_columns};
 use super::delta::{add, add_recorded, line, metadata, metadata_with, protocol, txn};
@@ -23,6 +25,8 @@ use crate::pipeline::{self, DataFile, RawSegment, Sealed};
 
 /// Objects of one epoch that are put at once.
 const PUTS_AT_ONCE: usize = 8;
+/// How long a commit may take longer for the note of all positions that is due now and then.
+const NOTE_MAX: Duration = Duration::from_secs(2);
 
 /// A committed epoch.
 #[derive(Debug, Clone)]
@@ -111,8 +115,8 @@ impl Owner {
         faults::point("lake.commit.after");
         self.finish_dead(&record).await?;
         self.checkpoint.apply(&record);
-        // Only a later start is slower without it.
-        let _ = write_note(&self.lake.io, &self.id, &self.checkpoint).await;
+        // Only a later start is slower without it, so neither its failure nor its slowness is the commit's.
+        let _ = timeout(NOTE_MAX, write_note(&self.lake.io, &self.id, &self.checkpoint)).await;
         self.lake.remember(&self.id, sealed.epoch, version);
         Ok(Committed {
             epoch: sealed.epoch,

@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::builder::{EpochBuilder, Piece, align};
 use super::columns::table_columns;
-use super::dead;
+use super::dead::{self, Letter};
 use super::encode::{Encoder, properties_for};
 use super::raw::{Kept, RawRefs, segments};
 use super::split::{Key, partition_name, split, values};
@@ -175,17 +175,10 @@ pub(crate) fn seal(builder: EpochBuilder, closed_at_us: i64) -> Result<Sealed, A
         Some(schema) => data_files(&namer, &origins, schema, &pieces, &spec.partition_by)?,
         None => Vec::new(),
     };
-    let mut dead_files = Vec::new();
+    let dead_files = dead_letter_files(&namer, &origins, &letters)?;
     let mut dead_codes = BTreeMap::new();
-    if !letters.is_empty() {
-        let payloads: Vec<u32> = letters.iter().map(|l| l.payload).collect();
-        let batch = dead::rows(origins.columns(&payloads), &letters)?;
-        let mut files = Files::new(&namer, &[]);
-        files.write(&batch)?;
-        dead_files = files.finish()?;
-        for letter in &letters {
-            *dead_codes.entry(letter.code.to_owned()).or_default() += 1;
-        }
+    for letter in &letters {
+        *dead_codes.entry(letter.code.to_owned()).or_default() += 1;
     }
     Ok(Sealed {
         rows,
@@ -223,6 +216,16 @@ impl Namer {
         let name = format!("part-{}-{}-{}.parquet", self.epoch, self.generation, &hash[..32]);
         if folder.is_empty() { name } else { format!("{folder}/{name}") }
     }
+}
+
+fn dead_letter_files(namer: &Namer, origins: &Origins<'_>, letters: &[Letter]) -> Result<Vec<DataFile>, ArrowError> {
+    if letters.is_empty() {
+        return Ok(Vec::new());
+    }
+    let payloads: Vec<u32> = letters.iter().map(|l| l.payload).collect();
+    let mut files = Files::new(namer, &[]);
+    files.write(&dead::rows(origins.columns(&payloads), letters)?)?;
+    files.finish()
 }
 
 fn data_files(

@@ -11,8 +11,12 @@ use tracing_subscriber::util::SubscriberInitExt;
 /// The environment variable with the filter, for example `info,lakefeed::streams=debug`.
 const FILTER_VARIABLE: &str = "LAKEFEED_LOG";
 
-/// Where the variable is not set. The libraries beneath us speak only of trouble.
-const FILTER_DEFAULT: &str = "warn,lakefeed=info,supervisors=info,adapters=info";
+/// What a node logs where the variable is not set. The libraries beneath us speak only of trouble.
+pub const FILTER_NODE: &str = "warn,lakefeed=info,supervisors=info,adapters=info";
+
+/// What the demo logs where the variable is not set: nothing, because it shows failures and restarts itself, and log
+/// lines would run through its picture.
+pub const FILTER_DEMO: &str = "off";
 
 /// Logging could not be set up.
 #[derive(Debug, Error)]
@@ -25,15 +29,15 @@ pub enum LoggingError {
     Twice(#[source] tracing_subscriber::util::TryInitError),
 }
 
-/// Sends `tracing` to stderr. `json`: `None` = JSON unless stderr is a terminal.
+/// Sends `tracing` to stderr, as JSON unless that is a terminal. `default` is the filter where none is set.
 ///
 /// # Errors
 /// Where [`FILTER_VARIABLE`] is not a filter, or logging was set up before.
-pub fn init(json: Option<bool>) -> Result<(), LoggingError> {
-    let filter = filter(std::env::var(FILTER_VARIABLE).ok().as_deref())?;
+pub fn init(default: &str) -> Result<(), LoggingError> {
+    let filter = filter(std::env::var(FILTER_VARIABLE).ok().as_deref(), default)?;
     let terminal = stderr().is_terminal();
     let registry = tracing_subscriber::registry().with(filter);
-    let done = if json.unwrap_or(!terminal) {
+    let done = if !terminal {
         let layer = tracing_subscriber::fmt::layer()
             .json()
             .flatten_event(true)
@@ -42,14 +46,14 @@ pub fn init(json: Option<bool>) -> Result<(), LoggingError> {
             .with_writer(stderr);
         registry.with(layer).try_init()
     } else {
-        let layer = tracing_subscriber::fmt::layer().with_ansi(terminal).with_target(false).with_writer(stderr);
+        let layer = tracing_subscriber::fmt::layer().with_target(false).with_writer(stderr);
         registry.with(layer).try_init()
     };
     done.map_err(LoggingError::Twice)
 }
 
-fn filter(text: Option<&str>) -> Result<EnvFilter, LoggingError> {
-    let text = text.map(str::trim).filter(|text| !text.is_empty()).unwrap_or(FILTER_DEFAULT);
+fn filter(text: Option<&str>, default: &str) -> Result<EnvFilter, LoggingError> {
+    let text = text.map(str::trim).filter(|text| !text.is_empty()).unwrap_or(default);
     EnvFilter::try_new(text).map_err(LoggingError::Filter)
 }
 
@@ -59,8 +63,10 @@ mod tests {
 
     #[test]
     fn test_logging_filter_falls_back_and_refuses_junk() {
-        assert_eq!(filter(Some("  ")).expect("default").to_string(), filter(None).expect("default").to_string());
-        assert!(filter(Some("debug,lakefeed=trace")).is_ok());
-        assert!(matches!(filter(Some("lakefeed=loud")), Err(LoggingError::Filter(_))));
+        let shown = |text, default| filter(text, default).expect("a filter").to_string();
+        assert_eq!(shown(Some("  "), FILTER_NODE), shown(None, FILTER_NODE));
+        assert_eq!(shown(None, FILTER_DEMO), "off");
+        assert!(filter(Some("debug,lakefeed=trace"), FILTER_DEMO).is_ok());
+        assert!(matches!(filter(Some("lakefeed=loud"), FILTER_NODE), Err(LoggingError::Filter(_))));
     }
 }

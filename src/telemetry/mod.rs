@@ -6,7 +6,7 @@ pub mod metrics;
 pub mod restarts;
 pub mod tree;
 
-pub use logging::{LoggingError, init};
+pub use logging::{FILTER_DEMO, FILTER_NODE, LoggingError, init};
 
 use chrono::{DateTime, SecondsFormat};
 

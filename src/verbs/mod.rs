@@ -17,8 +17,8 @@ use crate::{lake, settings, telemetry};
 /// Runs the verb; its exit code.
 #[must_use]
 pub fn run(cli: Cli) -> u8 {
-    // Only the node logs to stderr by default; what a person asked a question wants is the answer.
-    if let Err(e) = telemetry::init(None) {
+    let filter = if matches!(cli.verb, Verb::Demo(_)) { telemetry::FILTER_DEMO } else { telemetry::FILTER_NODE };
+    if let Err(e) = telemetry::init(filter) {
         return fail(&e);
     }
     if let Verb::Validate(args) = &cli.verb {

@@ -31,9 +31,9 @@ async fn run(seed: u64) -> (Vec<String>, u32) {
     let mut owners: [Option<Owner>; 2] = [None, None];
     let mut pending: [Option<Sealed>; 2] = [None, None];
     let mut caches: Vec<Checkpoint> = Vec::new();
-    for step in 0..40 {
+    for step in 0..24 {
         let storm = Storm { state: draw.below(u64::MAX >> 34), per_mille: [0, 50, 300, 900][draw.below(4) as usize] };
-        store.storm((step < 35).then_some(storm));
+        store.storm((step < 20).then_some(storm));
         let node = draw.below(2) as usize;
         if draw.below(6) == 0 {
             (owners[node], pending[node]) = (None, None);
