@@ -34,6 +34,10 @@ fn unknown(id: &StreamId) -> Refusal {
     Refusal::new(404, "unknown_stream", format!("there is no stream {id}"))
 }
 
+fn unknown_partition(id: &StreamId) -> Refusal {
+    Refusal::new(404, "unknown_partition", format!("the stream {id} has no worker for this partition"))
+}
+
 fn lake_refusal(error: &LakeError) -> Refusal {
     if error.code == "invalid_cursor" {
         return Refusal::new(400, "invalid_cursor", error.message.clone()).field("after");
@@ -226,11 +230,17 @@ impl Streams for DirectoryHandle {
         if self.0.known(id)?.shared.interrupt(partition) {
             return Ok(());
         }
-        Err(Refusal::new(404, "unknown_partition", format!("the stream {id} has no worker for this partition")))
+        Err(unknown_partition(id))
     }
 
     async fn restart(&self, id: &StreamId, partition: Option<&str>) -> Result<(), Refusal> {
         let entry = self.0.known(id)?;
+        let job = entry.shared.job.borrow().clone();
+        if let (Some(wanted), Some(job)) = (partition, job)
+            && !job.mount.partitions().iter().any(|known| known.name == wanted)
+        {
+            return Err(unknown_partition(id));
+        }
         let manager = entry
             .manager()
             .await
