@@ -6,9 +6,18 @@ use arrow::array::{Array, ArrayRef, AsArray, RecordBatch, UInt32Array};
 use arrow::compute::{cast, take_record_batch};
 use arrow::datatypes::{DataType, TimestampMicrosecondType};
 use arrow::error::ArrowError;
+use sha2::{Digest, Sha256};
 
 /// The value that stands in a path for null, as Hive has it.
 const HIVE_NULL: &str = "__HIVE_DEFAULT_PARTITION__";
+
+/// A value longer than this, as escaped, stands in a path by its beginning and its hash: a file system takes 255 bytes a
+/// segment and an object store 1,024 a key. Readers take the value from the log, never from the path.
+const VALUE_BYTES_MAX: usize = 96;
+
+/// Of a value that is cut, and of its hash.
+const BEGINNING_BYTES: usize = 64;
+const HASH_BYTES: usize = 12;
 
 /// A value of each partition column, as Delta serialises it; `None` is null.
 pub(crate) type Key = Vec<Option<String>>;
@@ -63,7 +72,7 @@ fn serialise(column: &ArrayRef) -> Result<Vec<Option<String>>, ArrowError> {
 #[must_use]
 pub fn partition_name(by: &[String], key: &[Option<String>]) -> String {
     let parts = by.iter().zip(key).map(|(name, value)| {
-        let value = value.as_deref().map_or_else(|| HIVE_NULL.to_owned(), escape);
+        let value = value.as_deref().map_or_else(|| HIVE_NULL.to_owned(), shorten);
         format!("{}={value}", escape(name))
     });
     parts.collect::<Vec<_>>().join("/")
@@ -72,6 +81,18 @@ pub fn partition_name(by: &[String], key: &[Option<String>]) -> String {
 /// The values by their columns, as an `add` action holds them.
 pub(crate) fn values(by: &[String], key: &Key) -> BTreeMap<String, Option<String>> {
     by.iter().cloned().zip(key.iter().cloned()).collect()
+}
+
+fn shorten(value: &str) -> String {
+    let escaped = escape(value);
+    if escaped.len() <= VALUE_BYTES_MAX {
+        return escaped;
+    }
+    let hash = hex::encode(&Sha256::digest(value.as_bytes())[..HASH_BYTES]);
+    // A cut through an escape would be none.
+    let beginning = escaped.get(..BEGINNING_BYTES).unwrap_or_default();
+    let whole = beginning.rfind('%').filter(|at| at + 3 > BEGINNING_BYTES).unwrap_or(BEGINNING_BYTES);
+    format!("{}-{hash}", escaped.get(..whole).unwrap_or_default())
 }
 
 /// Percent-escapes everything that some store, shell or Hive reader would take for something else.
@@ -86,4 +107,30 @@ fn escape(text: &str) -> String {
     }
     // A segment of dots alone would climb.
     if escaped.bytes().all(|b| b == b'.') { escaped.replace('.', "%2E") } else { escaped }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(value: &str) -> String {
+        partition_name(&["k".to_owned()], &[Some(value.to_owned())])
+    }
+
+    #[test]
+    fn test_long_partition_values_make_short_paths_that_differ() {
+        assert_eq!(folder("a/b c"), "k=a%2Fb%20c");
+        assert_eq!(folder(&"x".repeat(96)), format!("k={}", "x".repeat(96)));
+        let long = |tail: &str| folder(&format!("{}{tail}", "x".repeat(100_000)));
+        assert!(long("a").len() < 100 && long("a") != long("b"));
+        assert_eq!(long("a"), long("a"));
+        for before in 0..5 {
+            let cut = folder(&format!("{}{}", "x".repeat(before), "ü".repeat(200)));
+            let escapes = cut.split('%').skip(1);
+            assert!(
+                escapes.into_iter().all(|e| e.len() >= 2 && e.as_bytes()[..2].iter().all(u8::is_ascii_hexdigit)),
+                "{cut}"
+            );
+        }
+    }
 }
