@@ -95,6 +95,7 @@ mod armed {
         static BUG: OnceLock<Option<String>> = OnceLock::new();
         BUG.get_or_init(|| std::env::var("LAKEFEED_BUG").ok()).as_deref() == Some(name)
     }
+
     /// Notes that the source was told that everything up to `position` is safe.
     pub fn acknowledged(partition: &str, position: &str) {
         use std::io::Write;

@@ -31,3 +31,4 @@ pub mod simulate;
 pub mod faults;
 pub mod names;
 pub mod oracle;
+pub mod times;

@@ -117,6 +117,37 @@ impl FromStr for StreamId {
     }
 }
 
+/// `TENANT/STREAM`, or `TENANT/STREAM/PARTITION`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// The stream.
+    pub id: StreamId,
+    /// One of its partitions, whose name may hold slashes; `None`: all of them.
+    pub partition: Option<String>,
+}
+
+impl FromStr for Target {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let second = text.match_indices('/').nth(1).map(|(at, _)| at);
+        let (id, partition) = second.map_or((text, None), |at| (&text[..at], Some(&text[at + 1..])));
+        if partition == Some("") {
+            return Err(refuse("partition", "", "a name after the second slash"));
+        }
+        Ok(Self { id: id.parse()?, partition: partition.map(str::to_owned) })
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.partition {
+            Some(partition) => write!(f, "{}/{partition}", self.id),
+            None => write!(f, "{}", self.id),
+        }
+    }
+}
+
 impl Serialize for StreamId {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
@@ -140,6 +171,19 @@ mod tests {
             assert!(StreamId::new("ok", bad).is_err(), "{bad:?}");
         }
         assert_eq!("acme/berlin".parse::<StreamId>().expect("valid").to_string(), "acme/berlin");
+    }
+
+    #[test]
+    fn test_a_target_is_a_stream_and_perhaps_a_partition() {
+        let target: Target = "acme/berlin/lat=52.52,lon=13.4".parse().expect("valid");
+        assert_eq!(target.partition.as_deref(), Some("lat=52.52,lon=13.4"));
+        assert_eq!(target.to_string(), "acme/berlin/lat=52.52,lon=13.4");
+        let nested: Target = "a/b/c/d".parse().expect("valid");
+        assert_eq!(nested.partition.as_deref(), Some("c/d"));
+        assert_eq!("a/b".parse::<Target>().expect("valid").partition, None);
+        for bad in ["", "a", "a/", "/b", "A/b", "a/../b", "a/b/", "a b/c"] {
+            assert!(bad.parse::<Target>().is_err(), "{bad:?}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use adapters::contract::config::{Problem, ProcessSecrets};
 use supervisors::RootEnd;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::app::{App, Parts, StartError, kinds};
 use crate::cli::{exit, output};
@@ -18,30 +18,58 @@ pub async fn run(path: &Path) -> u8 {
         Err(problems) => return refuse(&problems),
     };
     output::problems_to_stderr(&warnings);
-    let app = match App::start(settings, parts).await {
-        Ok(app) => app,
-        Err(StartError::Settings(problems)) => return refuse(&problems),
-        Err(e) => {
-            tracing::error!(error = %chain(&e), "the node did not start");
-            return exit::FAILED;
-        }
-    };
-    supervise(&app, path).await
-}
-
-/// Waits for signals and the tree's own end.
-async fn supervise(app: &App, path: &Path) -> u8 {
-    let signals = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()));
-    let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) = signals else {
+    let Some(mut signals) = Signals::install() else {
         tracing::error!("signals cannot be received");
         return exit::FAILED;
     };
+    // A start takes as long as the lake is away, and must not be deaf meanwhile; there is nothing to drain yet.
+    let started = tokio::select! {
+        started = App::start(settings, parts) => started,
+        () = signals.end() => return exit::DONE,
+    };
+    match started {
+        Ok(app) => supervise(&app, path, &mut signals).await,
+        Err(StartError::Settings(problems)) => refuse(&problems),
+        Err(e) => {
+            tracing::error!(error = %chain(&e), "the node did not start");
+            exit::FAILED
+        }
+    }
+}
+
+/// The signals that a node understands.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn install() -> Option<Self> {
+        Some(Self {
+            terminate: signal(SignalKind::terminate()).ok()?,
+            interrupt: signal(SignalKind::interrupt()).ok()?,
+            hangup: signal(SignalKind::hangup()).ok()?,
+        })
+    }
+
+    /// Completes at the next SIGTERM or SIGINT.
+    async fn end(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Waits for signals and the tree's own end.
+async fn supervise(app: &App, path: &Path, signals: &mut Signals) -> u8 {
     loop {
         tokio::select! {
             end = app.ended() => return gave_up(&end),
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            _ = hangup.recv() => reload(app, path).await,
+            _ = signals.terminate.recv() => break,
+            _ = signals.interrupt.recv() => break,
+            _ = signals.hangup.recv() => reload(app, path).await,
         }
     }
     tracing::info!("draining; a second signal ends at once");
@@ -52,8 +80,7 @@ async fn supervise(app: &App, path: &Path) -> u8 {
             }
             exit::DONE
         }
-        _ = terminate.recv() => exit::FAILED,
-        _ = interrupt.recv() => exit::FAILED,
+        () = signals.end() => exit::FAILED,
     }
 }
 

@@ -84,6 +84,7 @@ const ROOMS: [(&str, &[&str]); 9] = [
             "crate::settings",
             "crate::names",
             "crate::telemetry",
+            "crate::times",
             "crate::app",
         ],
     ),

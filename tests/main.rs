@@ -11,6 +11,7 @@ mod crash;
 mod crash_points;
 mod fencing;
 mod house;
+mod interface;
 mod messages;
 mod misbehaving;
 mod panics;

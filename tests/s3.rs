@@ -1,30 +1,58 @@
 //! The main path onto a real S3 server, whose objects are files that the oracle can read.
 
+use std::time::Duration;
+
 use crate::support::lab::assert_sound;
-use crate::support::servers::{ACCESS_KEY, BUCKET, SECRET_KEY, versitygw};
-use crate::support::{Lab, Synthetic};
+use crate::support::servers::{ACCESS_KEY, BUCKET, SECRET_KEY, Versitygw, versitygw};
+use crate::support::{Lab, Synthetic, wait_for};
+
+const ENV: [(&str, &str); 1] = [("TEST_S3_SECRET", SECRET_KEY)];
+
+/// A lake on `server`, read back from its folder.
+fn lab(stream: &Synthetic, server: &Versitygw) -> Lab {
+    let options = format!(
+        "{{ endpoint = {:?}, region = \"us-east-1\", access_key_id = {ACCESS_KEY:?}, secret_access_key = \"env:TEST_S3_SECRET\", allow_http = \"true\" }}",
+        server.endpoint()
+    );
+    let mut lab = Lab::on_store(&stream.config(), &format!("s3://{BUCKET}/prefix"), &options);
+    lab.read_at(server.bucket().join("prefix"));
+    lab
+}
 
 #[tokio::test]
 async fn test_s3_kill_in_the_middle_loses_and_doubles_nothing() {
     let Some(server) = versitygw().await else { return };
     let stream = Synthetic { seed: 17, partitions: 2, total: 1_500, rate: 300 };
-    let mut lab = Lab::on_store(
-        &stream.config(),
-        &format!("s3://{BUCKET}/prefix"),
-        &format!(
-            "{{ endpoint = {:?}, region = \"us-east-1\", access_key_id = {ACCESS_KEY:?}, secret_access_key = \"env:TEST_S3_SECRET\", allow_http = \"true\" }}",
-            server.endpoint()
-        ),
-    );
-    lab.read_at(server.bucket().join("prefix"));
-    let env = [("TEST_S3_SECRET", SECRET_KEY)];
-    let mut node = lab.start_with(&env);
+    let lab = lab(&stream, &server);
+    let mut node = lab.start_with(&ENV);
     lab.epoch_after(Synthetic::STREAM, 2).await;
     node.kill();
     assert!(!node.log().contains(SECRET_KEY));
-    let mut node = lab.start_with(&env);
+    let mut node = lab.start_with(&ENV);
     let verdict = stream.whole(&lab, &node).await;
     assert_sound(&verdict, "a lake on S3");
     assert_eq!(node.terminate().await, Some(0));
     assert!(!node.log().contains(SECRET_KEY));
+}
+
+/// An outage of the lake slows the sources and is nothing else: no failure, no restart, nothing lost, nothing doubled.
+#[tokio::test]
+async fn test_s3_outage_is_waited_out_without_a_restart() {
+    let Some(mut server) = versitygw().await else { return };
+    let stream = Synthetic { seed: 18, partitions: 2, total: 1_500, rate: 300 };
+    let lab = lab(&stream, &server);
+    let mut node = lab.start_with(&ENV);
+    let before = lab.epoch_after(Synthetic::STREAM, 2).await;
+    server.kill();
+    wait_for("an epoch that waits for the lake", Duration::from_secs(60), async || {
+        node.log().contains("the epoch waits for the lake").then_some(())
+    })
+    .await;
+    server.start_again().await;
+    lab.epoch_after(Synthetic::STREAM, before + 2).await;
+    let verdict = stream.whole(&lab, &node).await;
+    assert_sound(&verdict, "a lake that was away");
+    let failed: Vec<_> = node.restarts().await.into_iter().filter(|event| event["event"] == "failed").collect();
+    assert!(failed.is_empty(), "{failed:?}");
+    assert_eq!(node.terminate().await, Some(0));
 }

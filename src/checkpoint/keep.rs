@@ -85,6 +85,11 @@ fn write_dirty(db: &sled::Db, shared: &Mutex<Inner>) {
             tracing::warn!(code = "cache_write_failed", error = %e, "a source's memory was not cached");
         }
     }
+    // What a source asked for, a Retry-After above all, holds also after a kill. Changes that come meanwhile go together
+    // with the next write, so a busy node does not flush more often than it can.
+    if let Err(e) = db.flush() {
+        tracing::warn!(code = "cache_flush_failed", error = %e, "a source's memory may be forgotten by a kill");
+    }
 }
 
 fn lock(inner: &Mutex<Inner>) -> MutexGuard<'_, Inner> {

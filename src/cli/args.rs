@@ -4,11 +4,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand};
 
 use super::bench::Bench;
-use super::values::{self, FailureClass, Position, Since, Target};
-use crate::names::StreamId;
+use super::values::{self, Position, Since};
+use crate::names::{StreamId, Target};
+use crate::telemetry::restarts::CLASSES;
 
 /// Feeds a data lake from outside sources: supervised, exactly once, and able to say why something failed.
 #[derive(Debug, Clone, Parser)]
@@ -191,8 +193,8 @@ pub struct RestartsArgs {
     #[arg(long, value_name = "ID")]
     pub incident: Option<String>,
     /// Of this class only
-    #[arg(long, value_name = "CLASS")]
-    pub class: Option<FailureClass>,
+    #[arg(long, value_name = "CLASS", value_parser = PossibleValuesParser::new(CLASSES))]
+    pub class: Option<String>,
     /// Wait for more and print them as they come
     #[arg(long)]
     pub follow: bool,

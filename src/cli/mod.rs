@@ -7,7 +7,7 @@ mod values;
 
 pub use args::*;
 pub use bench::*;
-pub use values::{FailureClass, Position, Since, Target};
+pub use values::{Position, Since};
 
 use std::path::Path;
 use std::sync::Arc;
@@ -46,7 +46,7 @@ pub fn validate(path: &Path, json: bool, kinds: &[Arc<dyn Kind>], secrets: &dyn 
     match loaded {
         Ok((settings, warnings)) => {
             output::problems(&warnings);
-            let (adapters, streams) = (settings.adapters.len(), settings.streams.len());
+            let (adapters, streams) = (settings.adapters.len() as u64, settings.streams.len() as u64);
             output::line(&format!("valid: {} and {}", count(adapters, "adapter"), count(streams, "stream")));
         }
         Err(problems) => output::problems(&problems),
@@ -54,7 +54,8 @@ pub fn validate(path: &Path, json: bool, kinds: &[Arc<dyn Kind>], secrets: &dyn 
     code
 }
 
-fn count(number: usize, what: &str) -> String {
+/// `1 stream`, `2 streams`.
+pub(crate) fn count(number: u64, what: &str) -> String {
     if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }
 

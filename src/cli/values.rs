@@ -6,44 +6,8 @@ use std::time::Duration;
 
 use adapters::contract::config::{DURATION_MAX, DURATION_MIN, parse_duration, show_duration};
 use chrono::{DateTime, Utc};
-use clap::ValueEnum;
 
-use crate::names::StreamId;
-
-/// `TENANT/STREAM` or `TENANT/STREAM/PARTITION`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target {
-    /// The stream.
-    pub stream: StreamId,
-    /// One of its partitions; `None` = all.
-    pub partition: Option<String>,
-}
-
-impl FromStr for Target {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let slashes: Vec<usize> = text.match_indices('/').map(|(at, _)| at).take(2).collect();
-        let (stream, partition) = match slashes[..] {
-            [_, second] => (&text[..second], Some(text[second + 1..].to_owned())),
-            _ => (text, None),
-        };
-        if partition.as_deref() == Some("") {
-            return Err("expected a partition's name after the second slash".to_owned());
-        }
-        let stream = stream.parse().map_err(|error: crate::names::NameError| error.to_string())?;
-        Ok(Self { stream, partition })
-    }
-}
-
-impl fmt::Display for Target {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.partition {
-            Some(partition) => write!(f, "{}/{partition}", self.stream),
-            None => write!(f, "{}", self.stream),
-        }
-    }
-}
+use crate::times::timestamp;
 
 /// `PARTITION=POSITION`. A partition's name may hold `=`, so the last one counts.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,39 +57,8 @@ impl fmt::Display for Since {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Ago(ago) => f.write_str(&show_duration(*ago)),
-            Self::At(at) => f.write_str(&at.to_rfc3339_opts(chrono::SecondsFormat::Micros, true)),
+            Self::At(at) => f.write_str(&timestamp(at.timestamp_micros())),
         }
-    }
-}
-
-/// A class of failure, interface §5.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-#[value(rename_all = "snake_case")]
-pub enum FailureClass {
-    /// May heal by itself.
-    Transient,
-    /// The source asks for patience.
-    RateLimited,
-    /// Wrong settings.
-    Config,
-    /// Wrong or expired credentials.
-    Auth,
-    /// What came is not what was declared.
-    Data,
-    /// The machine lacks something.
-    Resource,
-    /// A fault of the program.
-    Bug,
-    /// Another owner took over.
-    Fenced,
-    /// No progress in time.
-    Hung,
-}
-
-impl fmt::Display for FailureClass {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let value = self.to_possible_value();
-        f.write_str(value.as_ref().map_or("", |value| value.get_name()))
     }
 }
 
@@ -154,19 +87,6 @@ pub(super) fn partitions(text: &str) -> Result<serde_json::Value, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn test_a_target_is_a_stream_and_perhaps_a_partition() {
-        let target: Target = "acme/berlin/lat=52.52,lon=13.4".parse().expect("valid");
-        assert_eq!(target.partition.as_deref(), Some("lat=52.52,lon=13.4"));
-        assert_eq!(target.to_string(), "acme/berlin/lat=52.52,lon=13.4");
-        let nested: Target = "a/b/c/d".parse().expect("valid");
-        assert_eq!(nested.partition.as_deref(), Some("c/d"));
-        assert_eq!("a/b".parse::<Target>().expect("valid").partition, None);
-        for bad in ["", "a", "a/", "/b", "A/b", "a/../b", "a/b/", "a b/c"] {
-            assert!(bad.parse::<Target>().is_err(), "{bad:?}");
-        }
-    }
 
     #[test]
     fn test_a_positions_partition_may_hold_equals_signs() {

@@ -191,7 +191,7 @@ fn reference_line(reference: &Value) -> String {
     let seconds = reference["timestamp"].as_str().and_then(|text| text.parse::<i64>().ok());
     let time = seconds.and_then(|seconds| seconds.checked_mul(1_000_000)).map_or("-".to_owned(), |us| {
         // Whole seconds: the decimals would promise more than is known.
-        crate::telemetry::timestamp(us).replace(".000000", "")
+        crate::times::timestamp(us).replace(".000000", "")
     });
     let [tenant, stream, epoch, rows, dead] =
         ["tenant", "stream", "epoch", "rows", "dead"].map(|key| text::cell(&reference[key]));

@@ -18,7 +18,8 @@ use reqwest::{Method, StatusCode, Url};
 use serde_json::Value;
 use thiserror::Error;
 
-use crate::names::{NameError, StreamId};
+use crate::cli::exit;
+use crate::names::{NameError, StreamId, Target};
 
 /// Until a node that is there takes the connection.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(5);
@@ -82,10 +83,10 @@ impl ClientError {
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Usage(_) => 2,
-            Self::Unreachable { .. } => 3,
-            Self::NotAllowed { .. } => 4,
-            Self::Refused { .. } | Self::Foreign(_) | Self::Output(_) => 1,
+            Self::Usage(_) => exit::USAGE,
+            Self::Unreachable { .. } => exit::UNREACHABLE,
+            Self::NotAllowed { .. } => exit::NOT_ALLOWED,
+            Self::Refused { .. } | Self::Foreign(_) | Self::Output(_) => exit::FAILED,
         }
     }
 
@@ -109,26 +110,6 @@ impl From<io::Error> for ClientError {
 }
 
 type Done = Result<(), ClientError>;
-
-/// `TENANT/STREAM[/PARTITION]` of the command line.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target {
-    /// The stream.
-    pub id: StreamId,
-    /// One of its partitions; its name may hold slashes.
-    pub partition: Option<String>,
-}
-
-impl std::str::FromStr for Target {
-    type Err = NameError;
-
-    fn from_str(text: &str) -> Result<Self, NameError> {
-        let second = text.match_indices('/').nth(1).map(|(place, _)| place);
-        let (id, partition) = second.map_or((text, None), |place| (&text[..place], Some(&text[place + 1..])));
-        let partition = partition.filter(|name| !name.is_empty()).map(str::to_owned);
-        Ok(Self { id: id.parse()?, partition })
-    }
-}
 
 /// A node's API.
 pub struct Api {

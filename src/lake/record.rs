@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use chrono::{DateTime, SecondsFormat};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -11,6 +10,7 @@ use uuid::Uuid;
 use super::error::LakeError;
 use super::layout;
 use crate::pipeline::Sealed;
+use crate::times::{timestamp, timestamp_us};
 
 /// `(from, to]` of one partition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,16 +69,6 @@ pub struct EpochRecord {
     pub transform: Option<String>,
 }
 
-/// RFC 3339 in UTC with µs.
-pub(crate) fn show_time(us: i64) -> String {
-    DateTime::from_timestamp_micros(us).unwrap_or_default().to_rfc3339_opts(SecondsFormat::Micros, true)
-}
-
-/// µs since the epoch of an RFC 3339 time.
-pub(crate) fn parse_time(text: &str) -> Option<i64> {
-    DateTime::parse_from_rfc3339(text).ok().map(|time| time.timestamp_micros())
-}
-
 impl EpochRecord {
     /// The record of `sealed`. `newest_event_us` is the newest event time before it.
     pub(crate) fn of(sealed: &Sealed, newest_event_us: Option<i64>) -> Self {
@@ -104,9 +94,9 @@ impl EpochRecord {
             raw: sealed.raw.iter().map(|segment| segment.path.clone()).collect(),
             rows: sealed.rows,
             dead: sealed.dead,
-            watermark: newest_event_us.max(sealed.watermark_us).map(show_time),
-            started_at: show_time(sealed.started_at_us),
-            closed_at: show_time(sealed.closed_at_us),
+            watermark: newest_event_us.max(sealed.watermark_us).map(timestamp),
+            started_at: timestamp(sealed.started_at_us),
+            closed_at: timestamp(sealed.closed_at_us),
             transform: None,
         }
     }
@@ -123,14 +113,14 @@ impl EpochRecord {
 
     /// When collecting ended, in ms since the epoch, for what the log wants.
     pub(crate) fn closed_at_ms(&self) -> i64 {
-        parse_time(&self.closed_at).unwrap_or(0) / 1000
+        timestamp_us(&self.closed_at).unwrap_or(0) / 1000
     }
 
     /// `data` of the event `data-streams:results`. `path` is where the record stands, `version` the table's version
     /// that holds the epoch where it is still known.
     pub(crate) fn reference(&self, path: &str, version: Option<u64>) -> Value {
         let name = format!("lakefeed:{}/{}/{}", self.tenant, self.stream, self.epoch);
-        let seconds = parse_time(&self.closed_at).unwrap_or(0).div_euclid(1_000_000);
+        let seconds = timestamp_us(&self.closed_at).unwrap_or(0).div_euclid(1_000_000);
         let mut reference = json!({
             "adapter": self.adapter,
             "payload": {"id": Uuid::new_v5(&Uuid::NAMESPACE_URL, name.as_bytes()).to_string(), "filename": path},

@@ -13,8 +13,9 @@ use super::error::LakeError;
 use super::io::Io;
 use super::layout;
 use super::log::{TableState, Told};
-use super::record::{EpochRecord, parse_time};
+use super::record::EpochRecord;
 use crate::names::{DEFAULT_BUCKET, StreamId};
+use crate::times::timestamp_us;
 
 /// An owner writes all positions down every so many epochs: so many records at most are read at a start.
 pub(crate) const POSITIONS_EVERY: u64 = 64;
@@ -52,7 +53,7 @@ impl Checkpoint {
                 self.positions.insert(partition.clone(), span.to.clone());
             }
         }
-        self.newest_event_us = self.newest_event_us.max(record.watermark.as_deref().and_then(parse_time));
+        self.newest_event_us = self.newest_event_us.max(record.watermark.as_deref().and_then(timestamp_us));
     }
 }
 
@@ -227,7 +228,7 @@ async fn from_cache(
         .positions
         .iter()
         .all(|(partition, span)| cache.positions.get(partition).map_or("", String::as_str) == span.to);
-    let newest = record.watermark.as_deref().and_then(parse_time);
+    let newest = record.watermark.as_deref().and_then(timestamp_us);
     Ok((agrees && cache.generation == record.generation && cache.newest_event_us == newest).then_some(cache))
 }
 

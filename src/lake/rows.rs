@@ -81,7 +81,8 @@ pub(crate) fn path_values(path: &str, schema: &SchemaRef) -> Map<String, Value> 
     values
 }
 
-fn unescape(text: &str) -> String {
+/// A path, or a part of one, out of the URI form that Delta gives it.
+pub(crate) fn unescape(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let [first, after @ ..] = rest {

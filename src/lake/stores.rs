@@ -16,7 +16,7 @@ use url::Url;
 
 use super::error::LakeError;
 use super::file_store::FileStore;
-use crate::settings::LakeSettings;
+use crate::settings::{LakeSettings, lake_options};
 
 /// What the client library tries again by itself; the protocol's own tries come on top.
 const CLIENT_RETRIES: usize = 3;
@@ -25,40 +25,11 @@ const CLIENT_RETRY_FOR: Duration = Duration::from_secs(15);
 /// One HTTP request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(25);
 
-/// Options that each scheme takes. A list of our own: the libraries also know keys that lead to files and hosts that
-/// nobody meant to open.
-const S3_OPTIONS: [&str; 8] = [
-    "endpoint",
-    "region",
-    "access_key_id",
-    "secret_access_key",
-    "session_token",
-    "virtual_hosted_style_request",
-    "unsigned_payload",
-    "allow_http",
-];
-const GS_OPTIONS: [&str; 3] = ["service_account", "service_account_key", "allow_http"];
-const AZ_OPTIONS: [&str; 9] = [
-    "account_name",
-    "access_key",
-    "sas_key",
-    "client_id",
-    "client_secret",
-    "tenant_id",
-    "endpoint",
-    "use_emulator",
-    "allow_http",
-];
-
 /// The store of `settings`, rooted at the lake.
 pub(crate) fn open(settings: &LakeSettings, now_us: i64) -> Result<Arc<dyn ObjectStore>, LakeError> {
     let (scheme, rest) = settings.url.split_once(':').unwrap_or(("", ""));
-    let known: &[&str] = match scheme {
-        "file" => &[],
-        "s3" => &S3_OPTIONS,
-        "gs" => &GS_OPTIONS,
-        "az" => &AZ_OPTIONS,
-        _ => return Err(LakeError::config("lake_url", "the lake's url must begin with file:, s3://, gs:// or az://")),
+    let Some(known) = lake_options(scheme) else {
+        return Err(LakeError::config("lake_url", "the lake's url must begin with file:, s3://, gs:// or az://"));
     };
     let mut options = BTreeMap::new();
     for (key, value) in &settings.options {
@@ -156,13 +127,14 @@ mod tests {
 
     #[test]
     fn test_every_option_of_the_lists_is_known_to_its_store() {
-        for key in S3_OPTIONS.iter().filter(|k| **k != "allow_http") {
+        let checked = |scheme| lake_options(scheme).expect(scheme).iter().filter(|key| **key != "allow_http");
+        for key in checked("s3") {
             assert!(key.parse::<AmazonS3ConfigKey>().is_ok(), "{key}");
         }
-        for key in GS_OPTIONS.iter().filter(|k| **k != "allow_http") {
+        for key in checked("gs") {
             assert!(key.parse::<GoogleConfigKey>().is_ok(), "{key}");
         }
-        for key in AZ_OPTIONS.iter().filter(|k| **k != "allow_http") {
+        for key in checked("az") {
             assert!(key.parse::<AzureConfigKey>().is_ok(), "{key}");
         }
     }

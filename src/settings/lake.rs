@@ -41,6 +41,18 @@ const OPTIONS_AZ: [&str; 9] = [
     "allow_http",
 ];
 
+/// The options that stores of `scheme` take; `None` where no lake is there.
+#[must_use]
+pub fn lake_options(scheme: &str) -> Option<&'static [&'static str]> {
+    match scheme {
+        "file" => Some(&[]),
+        "s3" => Some(&OPTIONS_S3),
+        "gs" => Some(&OPTIONS_GS),
+        "az" => Some(&OPTIONS_AZ),
+        _ => None,
+    }
+}
+
 /// `[lake]`; its `url` must be there.
 pub(super) fn read(reader: &Reader<'_>, folder: &Path) -> Option<LakeSettings> {
     let url = url(reader, folder);
@@ -99,21 +111,16 @@ fn url(reader: &Reader<'_>, folder: &Path) -> Option<String> {
 fn options(reader: &Reader<'_>, scheme: &str) -> HashMap<String, Secret> {
     let mut options = HashMap::new();
     let Some(section) = reader.section("options") else { return options };
-    let known: &[&str] = match scheme {
-        "s3" => &OPTIONS_S3,
-        "gs" => &OPTIONS_GS,
-        "az" => &OPTIONS_AZ,
-        // The address is wrong already; which options fit it cannot be said.
-        "" => return options,
-        _ => {
-            if !section.table().entries.is_empty() {
-                let what = "lake.options is for stores in the cloud";
-                let expected = "expected none for a folder on this machine";
-                reader.wrong("options", "NOT_APPLICABLE", what, expected, "remove it or correct lake.url");
-            }
-            return options;
+    // Where the address is wrong already, which options fit it cannot be said.
+    let Some(known) = lake_options(scheme) else { return options };
+    if known.is_empty() {
+        if !section.table().entries.is_empty() {
+            let what = "lake.options is for stores in the cloud";
+            let expected = "expected none for a folder on this machine";
+            reader.wrong("options", "NOT_APPLICABLE", what, expected, "remove it or correct lake.url");
         }
-    };
+        return options;
+    }
     for entry in section.entries() {
         if !known.contains(&entry.key.as_str()) {
             let path = section.path_of(&entry.key);

@@ -16,6 +16,7 @@ mod syntax;
 mod tests;
 
 pub use diff::{Changes, diff};
+pub use lake::lake_options;
 pub use load::{check_text, load};
 pub use model::*;
 pub use overlay::{Refused, overlay};

@@ -298,7 +298,12 @@ fn invalid(problem: Problem, overrides: &serde_json::Map<String, Json>) -> Refus
         _ if in_settings => format!("settings.{}", problem.field),
         _ => problem.field,
     };
-    Refused::Invalid { field, message }
+    // A sound address that only the operator may open.
+    if problem.code == "PRIVATE_ADDRESS" {
+        Refused::NotAllowed { field, message }
+    } else {
+        Refused::Invalid { field, message }
+    }
 }
 
 #[cfg(test)]

@@ -87,6 +87,11 @@ impl Control {
         }
     }
 
+    /// Whether a mask stands where a secret should: the secret is not known.
+    pub(super) fn has_mask(&self) -> bool {
+        has_mask(&Value::Object(self.overrides.clone()))
+    }
+
     /// The document of `version`. With a key literal secrets are sealed into it, else they stay in memory only.
     pub(super) fn to_document(&self, id: &StreamId, version: u64, key: Option<&SecretKey>, now_us: i64) -> Value {
         let mut settings = Value::Object(self.overrides.clone());
@@ -103,7 +108,7 @@ impl Control {
             bucket_name: self.bucket.clone(),
             secret_in_memory: self.secret_lost || (has_secret && sealed.is_none()),
             sealed,
-            updated_at: rfc3339(now_us),
+            updated_at: crate::times::timestamp(now_us),
         };
         serde_json::to_value(document).unwrap_or_default()
     }
@@ -147,6 +152,17 @@ fn take_secrets(value: &mut Value) -> bool {
             found
         }
         Value::Array(all) => all.iter_mut().fold(false, |found, value| take_secrets(value) | found),
+        _ => false,
+    }
+}
+
+fn has_mask(value: &Value) -> bool {
+    match value {
+        Value::Object(map) => map.iter().any(|(key, value)| match value {
+            Value::String(text) => text == MASK && SECRET_KEYS.contains(&key.as_str()),
+            other => has_mask(other),
+        }),
+        Value::Array(all) => all.iter().any(has_mask),
         _ => false,
     }
 }
@@ -199,12 +215,6 @@ fn open(key: &SecretKey, id: &StreamId, version: u64, sealed: &str) -> Option<Ma
     let payload = Payload { msg: cipher, aad: context.as_bytes() };
     let plain = ChaCha20Poly1305::new((&key.0).into()).decrypt(Nonce::from_slice(nonce), payload).ok()?;
     serde_json::from_slice(&plain).ok()
-}
-
-/// RFC 3339 in UTC, to the microsecond.
-pub(crate) fn rfc3339(us: i64) -> String {
-    let time = chrono::DateTime::from_timestamp_micros(us).unwrap_or_default();
-    time.to_rfc3339_opts(chrono::SecondsFormat::Micros, true)
 }
 
 #[cfg(test)]

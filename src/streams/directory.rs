@@ -1,6 +1,6 @@
 //! All streams of the node: what each should be, and the way to its manager.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
@@ -21,7 +21,7 @@ use super::shared::{Node, Shared};
 use super::tree;
 use crate::lake::LakeError;
 use crate::names::StreamId;
-use crate::settings::{Job, RestartSettings, SecretKey, Settings, overlay};
+use crate::settings::{Job, RestartSettings, SecretKey, Settings, diff, overlay};
 
 /// Desired states read from the lake at once, at the start.
 const CONTROL_READS_MAX: usize = 64;
@@ -420,12 +420,18 @@ impl Directory {
     }
 
     /// Applies a changed configuration: new streams start, removed ones stop, changed ones change at the end of their
-    /// interval; what messages have set stays.
+    /// interval; what messages have set stays. A secret that a file or variable now holds is a change, too.
     pub async fn reload(self: &Arc<Self>, settings: Arc<Settings>) {
         let old = std::mem::replace(
             &mut *self.settings.write().unwrap_or_else(PoisonError::into_inner),
             Arc::clone(&settings),
         );
+        let changes = diff(&old, &settings);
+        if !changes.at_next_start.is_empty() {
+            let sections = changes.at_next_start.join(", ");
+            tracing::warn!(code = "needs_restart", sections, "these sections have changed and count at the next start");
+        }
+        let mut touched: BTreeSet<StreamId> = &changes.changed | &(&changes.added | &changes.removed);
         for (id, stream) in &settings.streams {
             match self.entry(id) {
                 // What a message deleted stays away, whatever the configuration says.
@@ -434,28 +440,26 @@ impl Directory {
                     let control = Control::configured(&stream.adapter, stream.state);
                     let entry = Entry::new(Shared::new(id.clone(), Arc::clone(&self.node)), control);
                     self.assign_job(&entry);
+                    touched.remove(id);
                     if let Err(e) = self.plant(&entry).await {
                         tracing::error!(stream = %id, code = e.code, message = e.message, "the new stream is not started");
                     }
                 }
                 Some(entry) => {
                     let _turn = entry.changing.lock().await;
-                    if entry.control().version == 0 {
-                        entry.set_control(Control::configured(&stream.adapter, stream.state));
+                    let control = Control::configured(&stream.adapter, stream.state);
+                    if entry.control().version == 0 && entry.control() != control {
+                        entry.set_control(control);
+                        touched.insert(id.clone());
                     }
                 }
             }
         }
         for entry in self.entries() {
             let id = &entry.shared.id;
-            let configured = settings.streams.contains_key(id);
-            if !configured && entry.control().version == 0 {
+            if !settings.streams.contains_key(id) && entry.control().version == 0 {
                 self.uproot(id, None).await;
-                continue;
-            }
-            let same_adapter = same_table(&old, &settings, &entry.adapter());
-            let same_stream = old.streams.get(id).map(|s| &s.table) == settings.streams.get(id).map(|s| &s.table);
-            if !(same_adapter && same_stream) {
+            } else if touched.contains(id) || changes.adapters.contains(&entry.adapter()) {
                 self.assign_job(&entry);
                 if let Err(e) = entry.reconcile().await {
                     tracing::warn!(stream = %id, code = e.code, message = e.message, "the change is not yet applied");
@@ -463,8 +467,4 @@ impl Directory {
             }
         }
     }
-}
-
-fn same_table(old: &Settings, new: &Settings, adapter: &str) -> bool {
-    old.adapters.get(adapter).map(|a| &a.table) == new.adapters.get(adapter).map(|a| &a.table)
 }

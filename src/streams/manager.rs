@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use serde_json::json;
-use supervisors::{ChildContext, ManageError, NodeState, SupervisorHandle};
+use supervisors::{ChildContext, Class, ManageError, NodeState, SupervisorHandle};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use super::api::{Desired, Parked};
 use super::directory::Entry;
 use super::tree;
+use crate::settings::Job;
 
 /// Pause before a stream that could not be brought up is tried again.
 const BRING_UP_PAUSE: Duration = Duration::from_secs(30);
@@ -39,7 +41,9 @@ pub(super) enum ManagerMessage {
 pub(super) struct ManagerState {
     entry: Arc<Entry>,
     ctx: ChildContext,
+    /// Brings up what is missing, whenever `again` rings.
     bringing_up: Option<JoinHandle<()>>,
+    again: Arc<Notify>,
 }
 
 impl Actor for Manager {
@@ -54,7 +58,7 @@ impl Actor for Manager {
     ) -> Result<Self::State, ActorProcessingErr> {
         myself.cast(ManagerMessage::Reconcile(None))?;
         entry.set_manager(Some(myself));
-        Ok(ManagerState { entry, ctx, bringing_up: None })
+        Ok(ManagerState { entry, ctx, bringing_up: None, again: Arc::default() })
     }
 
     async fn handle(
@@ -112,21 +116,13 @@ impl ManagerState {
     }
 
     /// Starts what is missing, in order, in a task of its own: a lake that cannot be reached must not make the
-    /// manager deaf to a stop.
+    /// manager deaf to a stop. A round under way is not cut short by the next: its children would start out of order.
     fn bring_up(&mut self) {
-        if let Some(task) = self.bringing_up.take() {
-            task.abort();
+        self.again.notify_one();
+        if self.bringing_up.is_none() {
+            let round = keep_up(Arc::clone(&self.entry), self.ctx.supervisor.clone(), Arc::clone(&self.again));
+            self.bringing_up = Some(tokio::spawn(round));
         }
-        let entry = Arc::clone(&self.entry);
-        let supervisor = self.ctx.supervisor.clone();
-        self.bringing_up = Some(tokio::spawn(async move {
-            while let Err(why) = start_missing(&entry, &supervisor).await {
-                tracing::error!(stream = %entry.shared.id, code = why.code, message = why.message, "the stream does not come up");
-                entry.shared.set_parked(supervisor.path().as_str(), Some(why));
-                tokio::time::sleep(BRING_UP_PAUSE).await;
-            }
-            entry.shared.set_parked(supervisor.path().as_str(), None);
-        }));
     }
 
     async fn stop_workers(&mut self) {
@@ -177,7 +173,7 @@ impl ManagerState {
             None => workers.which_children().await.into_iter().map(|child| child.id).collect(),
         };
         for id in ids {
-            self.entry.shared.worker(&id, |view| view.failed = 0);
+            self.entry.shared.worker(&tree::partition_name(&id), |view| view.failed = 0);
             match workers.bounce_child(&id).await {
                 Ok(_) => {}
                 Err(ManageError::NotFound) => return Err(format!("the stream has no partition {id}")),
@@ -190,6 +186,47 @@ impl ManagerState {
 
 async fn child_state(supervisor: &SupervisorHandle, id: &str) -> Option<NodeState> {
     supervisor.which_children().await.into_iter().find(|child| &*child.id == id).map(|child| child.state)
+}
+
+/// A round of starting what is missing whenever `again` rings. A changed job also brings back what was parked under
+/// the old one.
+async fn keep_up(entry: Arc<Entry>, supervisor: SupervisorHandle, again: Arc<Notify>) {
+    let mut last: Option<Arc<Job>> = None;
+    loop {
+        again.notified().await;
+        let job = entry.shared.job.borrow().clone();
+        let changed = last.is_some() && !last.iter().zip(&job).all(|(last, job)| Arc::ptr_eq(last, job));
+        if changed {
+            Box::pin(bring_back(&entry, &supervisor)).await;
+        }
+        last = job;
+        // Boxed, so that a stream at rest does not hold the room for a start.
+        while let Err(why) = Box::pin(start_missing(&entry, &supervisor)).await {
+            tracing::error!(stream = %entry.shared.id, code = why.code, message = why.message, "the stream does not come up");
+            entry.shared.set_parked(supervisor.path().as_str(), Some(why));
+            tokio::select! {
+                () = tokio::time::sleep(BRING_UP_PAUSE) => {}
+                () = again.notified() => {}
+            }
+        }
+        entry.shared.set_parked(supervisor.path().as_str(), None);
+    }
+}
+
+/// Starts again what was parked: something changed. A fenced committer stays, because no setting gives the stream back.
+async fn bring_back(entry: &Entry, supervisor: &SupervisorHandle) {
+    if let Some(NodeState::Parked { reason }) = child_state(supervisor, "committer").await
+        && reason.class != Class::Fenced
+    {
+        let _ = supervisor.restart_child("committer").await;
+    }
+    let Some(workers) = supervisor.supervisor("workers").await else { return };
+    for child in workers.which_children().await {
+        if matches!(child.state, NodeState::Parked { .. }) {
+            entry.shared.worker(&tree::partition_name(&child.id), |view| view.failed = 0);
+            let _ = workers.bounce_child(&child.id).await;
+        }
+    }
 }
 
 /// Starts committer, workers and announcer where they are not there; adds workers for new partitions.

@@ -9,6 +9,7 @@ mod directory;
 mod intake;
 mod manager;
 mod observe;
+mod positions;
 mod requests;
 mod shared;
 #[cfg(test)]
@@ -16,6 +17,7 @@ mod testing;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod view;
 mod worker;
 
 pub use directory::{Directory, Entry};

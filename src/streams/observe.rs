@@ -5,6 +5,7 @@ use supervisors::{Event, EventKind};
 use super::api::Parked;
 use super::directory::Directory;
 use super::shared::Phase;
+use super::tree;
 use crate::names::StreamId;
 
 /// Takes over what an event says about a stream: parked children, workers that wait for their restart.
@@ -17,7 +18,7 @@ pub fn observe(directory: &Directory, event: &Event) {
     let (Some(tenant), Some(stream)) = (segments.next(), segments.next()) else { return };
     let Ok(id) = StreamId::new(tenant, stream) else { return };
     let Some(entry) = directory.entry(&id) else { return };
-    let worker = path.split_once("/workers/").map(|(_, id)| id.replace("%2F", "/").replace("%25", "%"));
+    let worker = path.split_once("/workers/").map(|(_, id)| tree::partition_name(id));
     match event.kind {
         EventKind::Parked => {
             let reason = event.reason.as_ref();

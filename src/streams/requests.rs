@@ -4,24 +4,28 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use adapters::contract::Position;
 use async_trait::async_trait;
+use futures::StreamExt;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::api::{Actual, Desired, Page, Parked, Refusal, StartRequest, Status, StreamView, Streams};
-use super::desired::{Control, rfc3339};
+use super::api::{Desired, Page, Refusal, StartRequest, StreamView, Streams};
+use super::desired::Control;
 use super::directory::{Directory, Entry};
 use super::manager::ManagerMessage;
-use super::shared::{Phase, Shared};
+use super::positions;
+use super::shared::Shared;
+use super::view::view;
 use crate::announce::Sink;
 use crate::faults;
-use crate::lake::{Claim, Created, LakeError};
+use crate::lake::{Created, LakeError};
 use crate::names::StreamId;
-use crate::pipeline::{BuilderSpec, EpochBuilder};
 
-/// Names of partitions in one view: enough for a person, bounded for ten thousand.
-const PARTITIONS_SHOWN_MAX: usize = 1000;
+/// Streams named in one answer of readiness: enough for a person, bounded for ten thousand.
+const STREAMS_SHOWN_MAX: usize = 1000;
+
+/// Streams that do not run and are asked of the lake at once, for a list.
+const ACQUAINTED_AT_ONCE: usize = 32;
 
 /// Writers that may win the next version before this request gives up.
 const VERSION_TRIES_MAX: usize = 4;
@@ -30,7 +34,14 @@ fn unknown(id: &StreamId) -> Refusal {
     Refusal::new(404, "unknown_stream", format!("there is no stream {id}"))
 }
 
+fn unknown_partition(id: &StreamId) -> Refusal {
+    Refusal::new(404, "unknown_partition", format!("the stream {id} has no worker for this partition"))
+}
+
 fn lake_refusal(error: &LakeError) -> Refusal {
+    if error.code == "invalid_cursor" {
+        return Refusal::new(400, "invalid_cursor", error.message.clone()).field("after");
+    }
     Refusal::new(409, error.code, format!("the lake did not answer: {}", error.message))
 }
 
@@ -49,6 +60,7 @@ impl Directory {
     }
 
     fn known(&self, id: &StreamId) -> Result<Arc<Entry>, Refusal> {
+        self.recovered()?;
         self.entry(id).ok_or_else(|| unknown(id))
     }
 
@@ -92,70 +104,6 @@ impl Directory {
     }
 }
 
-fn status(entry: &Entry) -> Status {
-    let shared = &entry.shared;
-    let desired = entry.desired();
-    let parked = shared.parked();
-    let phases = shared.phases();
-    let progress = shared.progress.borrow().clone();
-    let now_us = shared.node.clock.now_us();
-    let next_us = phases.iter().filter_map(|p| if let Phase::Waiting(at) = p { Some(*at) } else { None }).min();
-    let actual = actual(shared, desired, &parked, &phases);
-    #[allow(clippy::cast_precision_loss, reason = "seconds of lag need no microseconds beyond 2^52")]
-    let lag_seconds = progress.newest_event_us.map(|newest| (now_us - newest) as f64 / 1e6);
-    Status {
-        desired,
-        actual,
-        epoch: progress.epoch,
-        lag_seconds,
-        next_at: next_us.filter(|_| actual == Actual::Waiting).map(rfc3339),
-        parked: if actual == Actual::Parked { parked.into_values().next() } else { None },
-    }
-}
-
-fn actual(
-    shared: &Shared,
-    desired: Desired,
-    parked: &std::collections::HashMap<String, Parked>,
-    phases: &[Phase],
-) -> Actual {
-    if desired != Desired::Running {
-        return Actual::Stopped;
-    }
-    if shared.job.borrow().is_none() {
-        return Actual::Waiting;
-    }
-    let parked_workers = parked.keys().filter(|path| path.contains("/workers/")).count();
-    if parked_workers < parked.len() || (parked_workers > 0 && parked_workers >= phases.len()) {
-        return Actual::Parked;
-    }
-    if shared.intake.borrow().is_none() {
-        return if shared.waits_for().is_some() { Actual::Waiting } else { Actual::Starting };
-    }
-    if phases.contains(&Phase::Working) {
-        Actual::Running
-    } else if phases.iter().any(|p| matches!(p, Phase::Waiting(_) | Phase::Ended)) {
-        Actual::Waiting
-    } else {
-        Actual::Starting
-    }
-}
-
-fn view(entry: &Entry) -> StreamView {
-    let control = entry.control();
-    let job = entry.shared.job.borrow().clone();
-    let partitions = job.map(|job| job.mount.partitions()).unwrap_or_default();
-    StreamView {
-        tenant: entry.shared.id.tenant().to_owned(),
-        stream: entry.shared.id.stream().to_owned(),
-        adapter: control.adapter.clone(),
-        version: control.version.max(1),
-        partitions: partitions.into_iter().take(PARTITIONS_SHOWN_MAX).map(|p| p.name).collect(),
-        settings: control.shown(),
-        status: status(entry),
-    }
-}
-
 /// The request laid into a control of the next version.
 fn requested(control: Option<Control>, adapter: &str, request: &StartRequest) -> Control {
     let base = control.unwrap_or_else(|| Control::configured(adapter, Desired::Running));
@@ -175,11 +123,18 @@ fn requested(control: Option<Control>, adapter: &str, request: &StartRequest) ->
 #[async_trait]
 impl Streams for DirectoryHandle {
     async fn list(&self) -> Vec<StreamView> {
-        self.0.entries().iter().map(|entry| view(entry)).collect()
+        let entries = self.0.entries();
+        let mut idle = entries.clone();
+        idle.retain(|entry| entry.desired() != Desired::Running || entry.shared.job.borrow().is_none());
+        let asked = idle.into_iter().map(|entry| async move { entry.shared.acquaint().await });
+        futures::stream::iter(asked).buffer_unordered(ACQUAINTED_AT_ONCE).collect::<Vec<()>>().await;
+        entries.iter().map(|entry| view(entry)).collect()
     }
 
     async fn get(&self, id: &StreamId) -> Result<StreamView, Refusal> {
-        Ok(view(self.0.known(id)?.as_ref()))
+        let entry = self.0.known(id)?;
+        entry.shared.acquaint().await;
+        Ok(view(&entry))
     }
 
     async fn start(&self, id: &StreamId, adapter: &str, request: StartRequest) -> Result<StreamView, Refusal> {
@@ -204,8 +159,12 @@ impl Streams for DirectoryHandle {
             return Err(Refusal::new(409, "adapter_mismatch", text).field("adapter"));
         }
         let control = requested(current.clone(), adapter, &request);
+        if control.has_mask() {
+            let text = "the secret that *** stands for is not known any more; send the secret itself";
+            return Err(Refusal::new(409, "secret_lost", text));
+        }
         let job = Arc::new(directory.job(id, &control)?);
-        if let Some(entry) = existing.as_ref().filter(|_| current.as_ref() == Some(&control)) {
+        if let Some(entry) = existing.as_ref().filter(|_| control.version > 0 && current.as_ref() == Some(&control)) {
             // The same again changes nothing, but what does not run although it should is looked after.
             entry.reconcile().await?;
             return Ok(view(entry));
@@ -240,6 +199,7 @@ impl Streams for DirectoryHandle {
         desired: Desired,
         if_version: Option<u64>,
     ) -> Result<(), Refusal> {
+        self.0.recovered()?;
         if let Some(adapter) = adapter.filter(|name| !self.0.settings().adapters.contains_key(*name)) {
             return Err(Refusal::new(404, "unknown_adapter", format!("there is no adapter {adapter}")).field("adapter"));
         }
@@ -258,7 +218,8 @@ impl Streams for DirectoryHandle {
             let text = format!("the stream {id} uses the adapter {}, not {adapter}", current.adapter);
             return Err(Refusal::new(409, "adapter_mismatch", text).field("adapter"));
         }
-        if current.desired != desired {
+        // What a message asked for outlives the configuration, also where both say the same today.
+        if current.desired != desired || current.version == 0 {
             let control = self.0.store(id, Control { desired, ..current }).await?;
             entry.set_control(control);
         }
@@ -269,11 +230,17 @@ impl Streams for DirectoryHandle {
         if self.0.known(id)?.shared.interrupt(partition) {
             return Ok(());
         }
-        Err(Refusal::new(404, "unknown_partition", format!("the stream {id} has no worker for this partition")))
+        Err(unknown_partition(id))
     }
 
     async fn restart(&self, id: &StreamId, partition: Option<&str>) -> Result<(), Refusal> {
         let entry = self.0.known(id)?;
+        let job = entry.shared.job.borrow().clone();
+        if let (Some(wanted), Some(job)) = (partition, job)
+            && !job.mount.partitions().iter().any(|known| known.name == wanted)
+        {
+            return Err(unknown_partition(id));
+        }
         let manager = entry
             .manager()
             .await
@@ -326,7 +293,11 @@ impl Streams for DirectoryHandle {
         entry.reconcile().await?;
         let job = entry.shared.job.borrow().clone();
         let job = job.ok_or_else(|| Refusal::new(409, "no_job", "the stream has no job"))?;
-        set_positions(&entry, &job, positions).await.map_err(|e| lake_refusal(&e))?;
+        if let Some(wanted) = &positions {
+            let known = self.0.node.lake.last_checkpoint(id).await.map_err(|e| lake_refusal(&e))?;
+            positions::check(&entry, &job, wanted, known.as_ref().map(|checkpoint| &checkpoint.positions)).await?;
+        }
+        positions::set(&entry, &job, positions).await.map_err(|e| lake_refusal(&e))?;
         self.checkpoint(id).await
     }
 
@@ -400,11 +371,11 @@ impl Streams for DirectoryHandle {
                 }
             }
         }
-        waiting.truncate(PARTITIONS_SHOWN_MAX);
+        waiting.truncate(STREAMS_SHOWN_MAX);
         if starting.is_empty() {
             return Ok(json!({"ready": true, "waiting": waiting}));
         }
-        let some: Vec<_> = starting.iter().take(PARTITIONS_SHOWN_MAX).collect();
+        let some: Vec<_> = starting.iter().take(STREAMS_SHOWN_MAX).collect();
         Err(json!({"ready": false, "starting": starting.len(), "streams": some, "waiting": waiting}))
     }
 }
@@ -415,13 +386,17 @@ pub struct DirectoryHandle(pub Arc<Directory>);
 
 impl DirectoryHandle {
     async fn references_of(&self, id: &StreamId, after: &str, limit: usize) -> Result<(Vec<Value>, String), Refusal> {
-        self.0.known(id)?;
+        let entry = self.0.known(id)?;
+        entry.shared.acquaint().await;
         let text = if after.is_empty() { "0" } else { after };
         let after: u64 = text
             .parse()
             .map_err(|_| Refusal::new(400, "invalid_cursor", "with a stream, after is an epoch").field("after"))?;
         let feed = &self.0.node.feed;
-        let last = feed.announced(id).min(after.saturating_add(limit as u64));
+        let committed = entry.shared.progress.borrow().epoch;
+        // Nobody announces for a stream that does not run, but what it committed is there.
+        let last = feed.announced(id).max(if entry.shared.intake.borrow().is_none() { committed } else { 0 });
+        let last = last.min(after.saturating_add(limit as u64));
         let mut items = Vec::new();
         for epoch in after.saturating_add(1)..=last {
             let data = match feed.recent(id, epoch) {
@@ -432,46 +407,4 @@ impl DirectoryHandle {
         }
         Ok((items, after.max(last).to_string()))
     }
-}
-
-/// An epoch without rows that moves the positions.
-async fn set_positions(
-    entry: &Entry,
-    job: &crate::settings::Job,
-    positions: Option<BTreeMap<String, String>>,
-) -> Result<(), LakeError> {
-    let shared = &entry.shared;
-    let claim = Claim {
-        id: shared.id.clone(),
-        adapter: job.adapter.clone(),
-        schema: job.schema.clone().or_else(|| job.mount.schema()),
-        partition_by: job.partition_by.clone(),
-        cache: None,
-    };
-    let mut owner = shared.node.lake.claim(claim).await?;
-    let known = owner.checkpoint().positions.clone();
-    // An empty position is the beginning.
-    let wanted =
-        positions.unwrap_or_else(|| known.keys().map(|partition| (partition.clone(), String::new())).collect());
-    let now_us = shared.node.clock.now_us();
-    let mut builder = EpochBuilder::new(BuilderSpec {
-        id: shared.id.clone(),
-        adapter: job.adapter.clone(),
-        epoch: owner.checkpoint().epoch + 1,
-        generation: owner.generation(),
-        schema: owner.schema(),
-        decoder: job.mount.decoder(),
-        partition_by: job.partition_by.clone(),
-        raw_kept: job.raw_kept,
-        on_bad_record: job.on_bad_record,
-        started_at_us: now_us,
-    });
-    for (partition, to) in wanted {
-        let from = known.get(&partition).map(|position| Position::new(position.clone()));
-        builder.set_position(&partition, from, Position::new(to));
-    }
-    let committed = owner.commit(&builder.seal(now_us), &shared.bucket()).await?;
-    shared.node.cache.forget_positions(&shared.id.to_string()).await;
-    shared.progress.send_modify(|progress| progress.epoch = committed.epoch);
-    Ok(())
 }

@@ -131,6 +131,8 @@ struct State {
     bucket: String,
     /// Why the stream waits, where it is not a worker's wait.
     waits_for: Option<String>,
+    /// The lake was asked how far the stream has come.
+    acquainted: bool,
 }
 
 impl Shared {
@@ -163,6 +165,27 @@ impl Shared {
             resolve: Arc::clone(&self.node.resolve),
             seed: self.node.seed ^ hash(&format!("{}/{partition}", self.id)),
             scope: format!("{}/{partition}", self.id),
+        }
+    }
+
+    /// Learns from the lake how far a stream has come that nobody claimed since the start of the node. A lake that does
+    /// not answer leaves it unknown.
+    pub async fn acquaint(&self) {
+        let unknown = |progress: &Progress| progress.generation == 0;
+        if !unknown(&self.progress.borrow()) || self.lock().acquainted {
+            return;
+        }
+        match self.node.lake.last_checkpoint(&self.id).await {
+            Ok(found) => {
+                self.lock().acquainted = true;
+                self.progress.send_if_modified(|progress| {
+                    let Some(found) = found.filter(|_| unknown(progress)) else { return false };
+                    let (epoch, generation) = (found.epoch, found.generation);
+                    *progress = Progress { epoch, generation, newest_event_us: found.newest_event_us };
+                    true
+                });
+            }
+            Err(e) => tracing::warn!(stream = %self.id, code = e.code, message = e.message, "the lake did not tell"),
         }
     }
 

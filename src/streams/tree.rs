@@ -149,3 +149,8 @@ pub(super) fn worker(shared: Arc<Shared>, partition: Partition, first_poll: Dura
 pub(super) fn child_id(partition: &str) -> String {
     partition.replace('%', "%25").replace('/', "%2F")
 }
+
+/// The partition of which [`child_id`] made `id`.
+pub(super) fn partition_name(id: &str) -> String {
+    id.replace("%2F", "/").replace("%25", "%")
+}

@@ -134,6 +134,8 @@ fn from_source(error: &SourceError) -> Failure {
 impl Worker {
     async fn run(mut self, first_poll: Duration) -> Result<(), Failure> {
         let mut beat = Instant::now() + first_poll;
+        // Jitter spreads what repeats; who has just asked for a poll is not kept waiting.
+        let mut at_once = true;
         let mut source = None;
         if faults::bug("backoff_reset_at_spawn") {
             self.ctx.progress.healthy();
@@ -148,7 +150,7 @@ impl Worker {
             let turn = match self.job.mount.cadence() {
                 Cadence::Continuous => self.continuous(&mut source).await?,
                 Cadence::Polled { interval, jitter, timeout } => {
-                    let jittered = beat + self.jitter(jitter);
+                    let jittered = if at_once { beat } else { beat + self.jitter(jitter) };
                     match self.wait_until(jittered, &mut source).await? {
                         Turn::End => return Ok(()),
                         Turn::Again => {}
@@ -156,8 +158,10 @@ impl Worker {
                     if self.jobs.has_changed().unwrap_or(false) {
                         // A changed configuration takes effect at the end of the interval, which is now.
                         beat = Instant::now();
+                        at_once = true;
                         continue;
                     }
+                    at_once = false;
                     let started = Instant::now();
                     if let Some(lags) = &self.shared.node.start_lags {
                         let lag = started.saturating_duration_since(jittered);

@@ -8,7 +8,7 @@ use adapters::contract::Clock;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::timestamp;
+use crate::times::timestamp;
 
 /// Events that are kept; interface §3 promises this number.
 pub const EVENTS_MAX: usize = 10_000;

@@ -8,7 +8,9 @@ use adapters::contract::SystemClock;
 use adapters::contract::config::ProcessSecrets;
 
 use crate::app::kinds;
-use crate::cli::{Bench, Cli, ConfigArgs, DemoArgs, Lake, Simulate, SimulateIqairArgs, Verb, exit, output, validate};
+use crate::cli::{
+    Bench, Cli, ConfigArgs, DemoArgs, Lake, Simulate, SimulateIqairArgs, Verb, count, exit, output, validate,
+};
 use crate::demo::{self, DemoOptions};
 use crate::run::chain;
 use crate::simulate::iqair::{Faults, Options, StandIn};
@@ -136,8 +138,14 @@ fn show_report(report: &lake::Report) {
     for problem in &report.problems {
         output::line(&format_args!("{}: {}: {}; {}", problem.path, problem.code, problem.what, problem.remedy));
     }
-    let lake::Report { streams, epochs, rows, dead, raw_segments, orphans, problem_count, .. } = report;
-    output::line(&format_args!(
-        "{streams} streams, {epochs} epochs, {rows} rows, {dead} dead letters, {raw_segments} raw segments, {orphans} orphans: {problem_count} problems"
-    ));
+    let seen = [
+        (report.streams, "stream"),
+        (report.epochs, "epoch"),
+        (report.rows, "row"),
+        (report.dead, "dead letter"),
+        (report.raw_segments, "raw segment"),
+        (report.orphans, "orphan"),
+    ];
+    let seen = seen.map(|(number, what)| count(number, what)).join(", ");
+    output::line(&format_args!("{seen}: {}", count(report.problem_count, "problem")));
 }

@@ -5,8 +5,8 @@ use std::io::Write;
 use serde_json::{Map, Value, json};
 
 use crate::cli::{Checkpoint, ClientArgs, Dead, StartArgs, Verb, exit, output};
-use crate::client::{self, Api, ClientError, RestartsQuery, Target};
-use crate::names::StreamId;
+use crate::client::{self, Api, ClientError, RestartsQuery};
+use crate::names::{StreamId, Target};
 use crate::run::chain;
 
 /// Where the token is: arguments can be seen by others.
@@ -44,7 +44,7 @@ async fn dispatch(verb: Verb, json: bool) -> Result<(), ClientError> {
                 since: args.since.map(|since| since.to_string()),
                 stream: args.stream.map(|id| id.to_string()),
                 incident: args.incident,
-                class: args.class.map(|class| class.to_string()),
+                class: args.class,
                 follow: args.follow,
             };
             client::restarts(&api(&args.client)?, &query, json, out).await
@@ -54,8 +54,8 @@ async fn dispatch(verb: Verb, json: bool) -> Result<(), ClientError> {
         Verb::Stop(args) => control(client::Verb::Stop, &whole(&args.stream), &args.client, json, out).await,
         Verb::Pause(args) => control(client::Verb::Pause, &whole(&args.stream), &args.client, json, out).await,
         Verb::Resume(args) => control(client::Verb::Resume, &whole(&args.stream), &args.client, json, out).await,
-        Verb::Restart(args) => control(client::Verb::Restart, &target(args.target), &args.client, json, out).await,
-        Verb::Interrupt(args) => control(client::Verb::Interrupt, &target(args.target), &args.client, json, out).await,
+        Verb::Restart(args) => control(client::Verb::Restart, &args.target, &args.client, json, out).await,
+        Verb::Interrupt(args) => control(client::Verb::Interrupt, &args.target, &args.client, json, out).await,
         Verb::Checkpoint(which) => checkpoint(which, json, out).await,
         Verb::Dead(Dead::List(args)) => {
             let (api, stream) = (api(&args.client)?, whole(&args.stream));
@@ -79,10 +79,6 @@ async fn dispatch(verb: Verb, json: bool) -> Result<(), ClientError> {
 
 fn cursor(after: &str) -> Option<&str> {
     Some(after).filter(|after| !after.is_empty())
-}
-
-fn target(target: crate::cli::Target) -> Target {
-    Target { id: target.stream, partition: target.partition }
 }
 
 async fn control(

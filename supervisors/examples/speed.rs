@@ -3,7 +3,7 @@
 //! Prints one JSON object: `restart_us` (one crash until the child runs again, median), the same among 10,000 siblings,
 //! `storm_10000_s` (10,000 children crash at once until all run), `start_stop_100000_s` (start and stop of 100,000
 //! dynamic children), `group_1000_s` (a one_for_all restart of 1,000), `idle_bytes` (resident bytes of an idle child, its future included).
-#![allow(clippy::print_stdout)]
+#![allow(clippy::print_stdout, reason = "the figures")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};

@@ -6,8 +6,6 @@
 //! restart can heal is parked, one that makes no progress is killed, one that cannot be killed is abandoned and fenced,
 //! and everything that happens is told to an [`Observer`] under one incident id from first cause to last restart.
 
-#![cfg_attr(test, allow(clippy::unwrap_used))]
-
 mod check;
 mod core;
 mod event;

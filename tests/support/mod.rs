@@ -4,6 +4,7 @@ pub(crate) mod feed;
 pub(crate) mod lab;
 pub(crate) mod node;
 pub(crate) mod rude;
+pub(crate) mod scripted;
 pub(crate) mod servers;
 pub(crate) mod wait;
 

@@ -121,6 +121,16 @@ impl Node {
         (answer.status().as_u16(), body_of(answer).await.unwrap_or_default())
     }
 
+    /// Any other request, with a JSON body: status and answer.
+    pub(crate) async fn send(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
+        let method = reqwest::Method::from_bytes(method.as_bytes()).unwrap();
+        let request =
+            self.http.request(method, format!("{}{path}", self.api)).header("content-type", "application/json");
+        let answer = request.body(body.to_string()).send().await;
+        let answer = answer.unwrap_or_else(|error| panic!("{path}: {error}; the log:\n{}", self.log()));
+        (answer.status().as_u16(), body_of(answer).await.unwrap_or_default())
+    }
+
     /// The same, `None` where the node does not answer.
     pub(crate) async fn try_get(&self, path: &str) -> Option<Value> {
         let answer = self.http.get(format!("{}{path}", self.api)).send().await.ok()?;

@@ -18,6 +18,7 @@ pub(crate) const SECRET_KEY: &str = "test-secret-key";
 
 /// An S3 server that keeps objects as files.
 pub(crate) struct Versitygw {
+    binary: PathBuf,
     child: Child,
     address: String,
     data: TempDir,
@@ -29,6 +30,27 @@ impl Versitygw {
         format!("http://{}", self.address)
     }
 
+    /// Takes the server away, in the middle of whatever it does.
+    pub(crate) fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Brings a killed server back on the same address with the same data.
+    pub(crate) async fn start_again(&mut self) {
+        self.child = launch(&self.binary, &self.address, self.data.path());
+        self.healthy().await;
+    }
+
+    async fn healthy(&self) {
+        let health = format!("{}/health", self.endpoint());
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        wait_for("versitygw", Duration::from_secs(30), async || {
+            http.get(&health).send().await.ok().filter(|answer| answer.status().is_success()).map(drop)
+        })
+        .await;
+    }
+
     /// The folder in which the bucket's objects lie under their keys.
     pub(crate) fn bucket(&self) -> PathBuf {
         self.data.path().join(BUCKET)
@@ -37,9 +59,21 @@ impl Versitygw {
 
 impl Drop for Versitygw {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.kill();
     }
+}
+
+fn launch(binary: &Path, address: &str, data: &Path) -> Child {
+    Command::new(binary)
+        .args(["--quiet", "--port", address, "--health", "/health", "posix"])
+        .arg(data)
+        .env("ROOT_ACCESS_KEY", ACCESS_KEY)
+        .env("ROOT_SECRET_KEY", SECRET_KEY)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
 }
 
 /// Starts versitygw with one bucket. `None`, said on stderr, where it cannot be had; that is a failure in CI.
@@ -55,23 +89,9 @@ pub(crate) async fn versitygw() -> Option<Versitygw> {
     let data = TempDir::new().unwrap();
     std::fs::create_dir(data.path().join(BUCKET)).unwrap();
     let address = free_address();
-    let child = Command::new(binary)
-        .args(["--quiet", "--port", &address, "--health", "/health", "posix"])
-        .arg(data.path())
-        .env("ROOT_ACCESS_KEY", ACCESS_KEY)
-        .env("ROOT_SECRET_KEY", SECRET_KEY)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    let server = Versitygw { child, address, data };
-    let health = format!("{}/health", server.endpoint());
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
-    wait_for("versitygw", Duration::from_secs(30), async || {
-        http.get(&health).send().await.ok().filter(|answer| answer.status().is_success()).map(drop)
-    })
-    .await;
+    let child = launch(&binary, &address, data.path());
+    let server = Versitygw { binary, child, address, data };
+    server.healthy().await;
     Some(server)
 }
 

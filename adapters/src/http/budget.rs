@@ -112,7 +112,7 @@ impl Budgets {
     }
 
     pub(super) fn now_us(&self) -> i64 {
-        i64::try_from(self.start.elapsed().as_micros()).unwrap_or(i64::MAX)
+        micros(self.start.elapsed())
     }
 
     /// Takes one request from every window of `rules`, or from none.
@@ -160,7 +160,8 @@ fn keep_key(key: &str) -> String {
     format!("http/budget/{key}")
 }
 
-fn micros(span: Duration) -> i64 {
+/// Whole µs, as times are counted here.
+pub(super) fn micros(span: Duration) -> i64 {
     i64::try_from(span.as_micros()).unwrap_or(i64::MAX)
 }
 

@@ -228,10 +228,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::ledger::Ledger;
-    use super::super::select::Path;
     use super::super::settings::CursorSpec;
     use super::*;
     use crate::contract::Position;
+    use crate::json::Path;
 
     fn records(key: &[&str]) -> Arc<Records> {
         let field = |name: &str| Path::parse_field(name).expect("a field");
@@ -360,7 +360,7 @@ mod tests {
 
         #[test]
         fn test_cursor_order_of_integers_and_floats_is_exact(a in -1000i64..1000, b in -1000.0f64..1000.0) {
-            #[allow(clippy::cast_precision_loss)]
+            #[allow(clippy::cast_precision_loss, reason = "within 1000 of zero")]
             let expected = (a as f64).partial_cmp(&b);
             prop_assert_eq!(CursorValue::Integer(a.into()).order(&CursorValue::Float(b)), expected);
         }

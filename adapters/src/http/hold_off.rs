@@ -7,7 +7,7 @@ use chrono::{DateTime, NaiveDateTime};
 use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 use serde::{Deserialize, Serialize};
 
-use super::budget::{Budgets, KEYS_MAX};
+use super::budget::{Budgets, KEYS_MAX, micros};
 use crate::contract::Env;
 
 /// No source is left alone for longer, whatever it asks for: a day is beyond every known quota but the monthly one,
@@ -37,10 +37,6 @@ struct Kept {
 
 fn keep_key(key: &str) -> String {
     format!("http/wait/{key}")
-}
-
-fn micros(span: Duration) -> i64 {
-    i64::try_from(span.as_micros()).unwrap_or(i64::MAX)
 }
 
 impl Budgets {

@@ -9,9 +9,9 @@ use serde_json::Value;
 
 use super::cursor::{CursorLedger, CursorSession};
 use super::observed::{ObservedLedger, ObservedSession};
-use super::select::Path;
 use super::{digest, settings::Records};
 use crate::contract::{ErrorClass, Position, SourceError};
+use crate::json::Path;
 
 /// The position, read.
 #[derive(Debug, Clone)]

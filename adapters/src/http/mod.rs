@@ -8,7 +8,7 @@
 //! request   template → URL, credentials for the own origin          template.rs, request.rs
 //! wire      resolve → check → connect, bounded body, credits        guard.rs, client.rs
 //! judge     the adapter's rules, then the status                    rules.rs
-//! page      select records, link to the next page                   select.rs, page.rs
+//! page      select records, link to the next page                   json/path.rs, page.rs
 //! ledger    which records are new, the position after them          ledger.rs, cursor.rs, observed.rs
 //! ```
 
@@ -25,7 +25,6 @@ mod page;
 pub mod read;
 mod request;
 mod rules;
-mod select;
 mod settings;
 mod source;
 mod template;
@@ -36,8 +35,6 @@ mod workload;
 pub use budget::{BudgetRule, Budgets, Window};
 pub use guard::{Denied, allows};
 pub use mount::HttpMount;
-pub use page::TAKE;
 pub use rules::{Action, Pattern, Rule};
-pub use select::Path;
 pub use settings::{Auth, CursorSpec, HttpSettings, Network, NextLink, Records, RequestTemplate, Schedule, Text};
 pub use template::{Template, climbs};

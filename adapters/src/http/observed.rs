@@ -10,9 +10,9 @@ use std::collections::HashSet;
 use serde::{Deserialize, Serialize};
 
 use super::ledger::{Seen, bad_position};
-use super::select::Path;
 use super::settings::Records;
 use crate::contract::{ErrorClass, SourceError};
+use crate::json::Path;
 
 /// More current values than this in one partition make the position too large: such a source needs a cursor or
 /// partitions.

@@ -7,14 +7,10 @@ use url::Url;
 use super::client::Answer;
 use super::guard::same_origin;
 use super::request::link_next;
-use super::select::{Path, SelectError};
 use super::settings::{HttpSettings, NextLink};
 use super::workload::header_text;
 use crate::contract::{DeadMark, ErrorClass, Payload, SourceError};
-
-/// The key in a payload's meta that tells the decoder which of the selected records to take: ranges of their indexes
-/// such as `0-4,7`; absent = all. The others were handed over before.
-pub const TAKE: &str = "lf.take";
+use crate::json::{Path, SelectError, not_utf8};
 
 /// Headers that help to understand a payload later. None carries a credential.
 const SHOWN_HEADERS: [&str; 7] =
@@ -35,13 +31,11 @@ pub(crate) enum Unread {
 
 /// The records of a body.
 pub(crate) fn read<'b>(select: &Path, answer: &'b Answer) -> Result<Read<'b>, Unread> {
-    let junk = |code, message: &str| Err(Unread::Junk(DeadMark { code, message: message.to_owned() }));
-    let Ok(text) = std::str::from_utf8(&answer.body) else { return junk("not_utf8", "the body is not UTF-8") };
+    let text = std::str::from_utf8(&answer.body).map_err(|_| Unread::Junk(not_utf8()))?;
     match select.records(text) {
         Ok(records) => Ok(Read { records }),
-        Err(SelectError::NotJson { cut: true }) if !answer.framed => Err(Unread::Cut),
-        Err(SelectError::NotJson { .. }) => junk("not_json", "the body is not JSON"),
-        Err(SelectError::NotThere) => junk("select_missing", "the body has no records where select leads"),
+        Err(SelectError::NotJson(error)) if error.is_eof() && !answer.framed => Err(Unread::Cut),
+        Err(error) => Err(Unread::Junk(error.into())),
     }
 }
 
@@ -81,42 +75,4 @@ pub(crate) fn next_link(settings: &HttpSettings, answer: &Answer, url: &Url) -> 
         return refused("the link to the next page leads to another origin");
     }
     Ok(Some(link))
-}
-
-/// The indexes that are `true` as ranges; `None` where all are.
-pub(crate) fn ranges(taken: &[bool]) -> Option<String> {
-    if taken.iter().all(|taken| *taken) {
-        return None;
-    }
-    let mut out = String::new();
-    let mut index = 0;
-    while index < taken.len() {
-        if !taken[index] {
-            index += 1;
-            continue;
-        }
-        let length = taken[index..].iter().take_while(|taken| **taken).count();
-        if !out.is_empty() {
-            out.push(',');
-        }
-        out.push_str(&index.to_string());
-        if length > 1 {
-            out.push_str(&format!("-{}", index + length - 1));
-        }
-        index += length;
-    }
-    Some(out)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn test_ranges_name_the_taken_records() {
-        assert_eq!(ranges(&[true, true]), None);
-        assert_eq!(ranges(&[true, true, false, true]).as_deref(), Some("0-1,3"));
-        assert_eq!(ranges(&[false, true, false, true, true]).as_deref(), Some("1,3-4"));
-        assert_eq!(ranges(&[false]).as_deref(), Some(""));
-    }
 }

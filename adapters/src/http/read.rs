@@ -7,10 +7,10 @@ use url::Url;
 
 use super::budget::{BudgetRule, Window};
 use super::guard::{Reach, check_url, is_loopback};
-use super::select::Path;
 use super::settings::{Network, Schedule};
 use crate::contract::Partition;
 use crate::contract::config::{Entry, Reader, Value, parse_duration};
+use crate::json::Path;
 
 /// The largest `network.max_body`: a body is held in memory whole.
 const MAX_BODY_MAX: u64 = 256 << 20;

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use regex::bytes::{Regex, RegexBuilder};
 
-use super::select::Path;
 use crate::contract::ErrorClass;
+use crate::json::Path;
 
 /// A rule's pattern may compile to at most this much.
 const PATTERN_BYTES_MAX: usize = 1 << 20;

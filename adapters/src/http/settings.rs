@@ -9,10 +9,10 @@ use url::Url;
 
 use super::budget::BudgetRule;
 use super::rules::Rule;
-use super::select::Path;
 use super::template::Template;
 use crate::contract::Partition;
 use crate::contract::config::Secret;
+use crate::json::Path;
 
 /// A polled HTTP adapter.
 #[derive(Debug)]

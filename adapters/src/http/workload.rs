@@ -21,6 +21,7 @@ use super::rules::{Facts, LIMITED_WAIT, Verdict, first, judge};
 use super::source::{HttpSource, Junk};
 use super::template::Values;
 use crate::contract::{Credits, ErrorClass, Hold, Payload, SourceError};
+use crate::json::{TAKE, format_take};
 
 /// Attempts at one page. The deadline comes first in any sane schedule; this stops a loop where it does not.
 const ATTEMPTS_MAX: u32 = 1000;
@@ -262,8 +263,9 @@ impl HttpSource {
             let (_, position) = walk.session.ledger(false).map_err(Trouble::End)?;
             let mut payload = page::payload(settings, url, &answer);
             payload.position = Some(position);
-            if let Some(ranges) = page::ranges(&taken) {
-                payload.meta.insert(page::TAKE.to_owned(), ranges);
+            if taken.contains(&false) {
+                let indexes = (0..taken.len()).filter(|index| taken[*index]);
+                payload.meta.insert(TAKE.to_owned(), format_take(indexes));
             }
             walk.bytes += payload.bytes.len();
             walk.payloads.push(payload);

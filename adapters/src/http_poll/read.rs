@@ -280,7 +280,7 @@ fn statuses(section: &Reader<'_>) -> Option<Vec<u16>> {
 
 /// `Some(None)` where the body does not matter.
 #[allow(clippy::option_option, reason = "absent and wrong are different things")]
-fn body_condition(section: &Reader<'_>) -> Option<Option<(crate::http::Path, Pattern)>> {
+fn body_condition(section: &Reader<'_>) -> Option<Option<(crate::json::Path, Pattern)>> {
     if section.node("body").is_none() {
         return Some(None);
     }

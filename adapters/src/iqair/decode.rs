@@ -8,7 +8,7 @@ use chrono::DateTime;
 use serde_json::Value;
 
 use crate::contract::{DeadMark, DeadRecord, Decode, Payload, Rows};
-use crate::http::Path;
+use crate::json::Path;
 
 /// A column: its name, its type, where it stands in `data`, and what it says in which unit.
 #[derive(Debug, Clone, Copy)]

@@ -7,7 +7,8 @@ use super::refusals;
 use crate::contract::Partition;
 use crate::contract::config::Reader;
 use crate::http::read::{budgets, endpoint, network, partitions, schedule, warn_in_clear};
-use crate::http::{Auth, HttpSettings, Path, Records, RequestTemplate, Template, Text};
+use crate::http::{Auth, HttpSettings, Records, RequestTemplate, Template, Text};
+use crate::json::Path;
 
 /// The calls, by the last segment of the endpoint, with what a partition must say.
 const CALLS: [(&str, &[&str]); 3] = [

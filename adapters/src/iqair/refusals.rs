@@ -5,7 +5,8 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use crate::contract::ErrorClass;
-use crate::http::{Action, Path, Pattern, Rule};
+use crate::http::{Action, Pattern, Rule};
+use crate::json::Path;
 
 /// What a refusal means.
 enum Means {

@@ -11,7 +11,7 @@ use chrono::Utc;
 
 use super::check::{Verdict, check};
 use super::infer::learn;
-use super::select::SelectPath;
+use super::path::Path;
 use super::shape::Shape;
 use crate::contract::{DeadMark, DeadRecord, Decode, Payload, Rows};
 
@@ -21,7 +21,7 @@ pub const TAKE: &str = "lf.take";
 /// How JSON payloads become records.
 #[derive(Debug, Clone, Default)]
 pub struct JsonSpec {
-    /// Where the records stand ([`SelectPath`]); `None`: the payload itself is the one record.
+    /// Where the records stand ([`Path`]); `None`: the payload itself is the one record.
     pub select: Option<String>,
     /// The event time's column as a dotted path: a timestamp, an RFC 3339 string, or a number of seconds,
     /// milliseconds or microseconds since 1970, told apart by its size.
@@ -33,7 +33,7 @@ pub struct JsonSpec {
 /// Decodes JSON as [`JsonSpec`] says.
 #[derive(Debug)]
 pub struct JsonDecoder {
-    select: Option<Result<SelectPath, String>>,
+    select: Option<Result<Path, String>>,
     event_time: Vec<String>,
     declared: Option<(SchemaRef, Shape)>,
 }
@@ -53,18 +53,17 @@ impl Record<'_> {
 }
 
 impl JsonDecoder {
-    /// A decoder of `spec`. With a `select` that [`SelectPath::parse`] refuses every payload is dead
+    /// A decoder of `spec`. With a `select` that [`Path::parse`] refuses every payload is dead
     /// (`invalid_select`), so check it where it is configured.
     #[must_use]
     pub fn new(spec: JsonSpec) -> Self {
         let event_time = spec.event_time.map(|path| path.split('.').map(str::to_owned).collect()).unwrap_or_default();
         let declared = spec.schema.map(|schema| (Arc::clone(&schema), Shape::of(&schema)));
-        Self { select: spec.select.as_deref().map(SelectPath::parse), event_time, declared }
+        Self { select: spec.select.as_deref().map(Path::parse), event_time, declared }
     }
 
     fn records<'p>(&self, index: u32, payload: &'p Payload, out: &mut Vec<Record<'p>>) -> Result<(), DeadMark> {
-        let text = std::str::from_utf8(&payload.bytes)
-            .map_err(|_| DeadMark { code: "not_utf8", message: "the payload is not UTF-8".to_owned() })?;
+        let text = std::str::from_utf8(&payload.bytes).map_err(|_| super::not_utf8())?;
         let take = payload.meta.get(TAKE).map(|take| parse_take(take)).transpose()?;
         let taken = |at: usize| take.as_ref().is_none_or(|ranges| ranges.iter().any(|range| range.contains(&at)));
         match &self.select {
@@ -95,9 +94,9 @@ fn parse_take(text: &str) -> Result<Vec<RangeInclusive<usize>>, DeadMark> {
 
 /// Writes [`TAKE`] for ascending `indexes`; the empty text takes none.
 #[must_use]
-pub fn format_take(indexes: &[usize]) -> String {
+pub fn format_take(indexes: impl IntoIterator<Item = usize>) -> String {
     let mut ranges: Vec<(usize, usize)> = Vec::new();
-    for &index in indexes {
+    for index in indexes {
         match ranges.last_mut() {
             Some((_, last)) if *last + 1 == index => *last = index,
             _ => ranges.push((index, index)),

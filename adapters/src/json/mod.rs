@@ -17,7 +17,7 @@ mod check;
 mod declare;
 mod decode;
 mod infer;
-mod select;
+mod path;
 mod shape;
 #[cfg(test)]
 mod tests;
@@ -25,9 +25,15 @@ mod tests;
 pub use declare::{schema_from_config, timestamp_type};
 pub use decode::{JsonDecoder, JsonSpec, TAKE, format_take};
 pub use infer::{COLUMNS_MAX, DEPTH_MAX};
-pub use select::SelectPath;
+pub use path::Path;
+pub(crate) use path::SelectError;
 
 use crate::contract::DeadMark;
+
+/// The mark of bytes that are no text.
+pub(crate) fn not_utf8() -> DeadMark {
+    DeadMark { code: "not_utf8", message: "it is not UTF-8".to_owned() }
+}
 
 /// A parser's error without the text that it may quote.
 fn not_json(error: &serde_json::Error) -> DeadMark {

@@ -127,7 +127,7 @@ fn test_selected_records_keep_their_own_bytes_when_dead_and_take_filters_them() 
     assert_eq!(dead_codes(&rows), [(0, "type_mismatch"), (0, "not_an_object")]);
     assert_eq!(rows.dead[0].bytes.as_deref(), Some(br#"{"id":"x"}"#.as_slice()));
 
-    page.meta.insert(TAKE.to_owned(), format_take(&[1, 3]));
+    page.meta.insert(TAKE.to_owned(), format_take([1, 3]));
     let rows = decoder.decode(std::slice::from_ref(&page), None);
     assert_eq!(longs(&rows.batch, "id"), [Some(1), Some(3)]);
     assert_eq!(rows.dead, []);
@@ -140,8 +140,8 @@ fn test_selected_records_keep_their_own_bytes_when_dead_and_take_filters_them() 
 
 #[test]
 fn test_take_is_written_in_ranges() {
-    assert_eq!(format_take(&[0, 1, 2, 3, 4, 7]), "0-4,7");
-    assert_eq!(format_take(&[]), "");
+    assert_eq!(format_take([0, 1, 2, 3, 4, 7]), "0-4,7");
+    assert_eq!(format_take([]), "");
 }
 
 #[test]

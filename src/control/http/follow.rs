@@ -21,8 +21,8 @@ use super::input::{Query, invalid};
 use super::limits::{HEARTBEAT, PAGE_DEFAULT};
 use crate::names::StreamId;
 use crate::streams::api::{Page, Refusal};
-use crate::telemetry::restarts::{Filter, RestartLogError};
-use crate::telemetry::timestamp_us;
+use crate::telemetry::restarts::{CLASSES, Filter, RestartLogError};
+use crate::times::timestamp_us;
 
 type Reply = Result<Response, ApiError>;
 
@@ -87,7 +87,7 @@ pub(super) async fn restarts(State(app): State<Arc<App>>, RawQuery(query): RawQu
     let filter = Filter {
         since_us: query.get("since").map(|text| since(&app, text)).transpose()?,
         stream: query.stream()?,
-        class: query.get("class").map(str::to_owned),
+        class: query.get("class").map(class).transpose()?,
         incident: query.get("incident").map(str::to_owned),
         after,
         limit: query.limit()?,
@@ -100,6 +100,13 @@ pub(super) async fn restarts(State(app): State<Arc<App>>, RawQuery(query): RawQu
         () = stop.cancelled() => (Vec::new(), after),
     };
     Ok(answer(StatusCode::OK, &json!({"restarts": records, "next": next.to_string()})))
+}
+
+fn class(text: &str) -> Result<String, ApiError> {
+    if CLASSES.contains(&text) {
+        return Ok(text.to_owned());
+    }
+    Err(invalid("class", format!("class must be one of {}", CLASSES.join(", "))))
 }
 
 /// A point in time, or a duration before now.

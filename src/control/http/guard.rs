@@ -93,7 +93,7 @@ fn is_loopback(host: &str) -> bool {
 /// The outermost layer of the router.
 pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let (method, uri) = (request.method().clone(), request.uri().clone());
-    let peer = request.extensions().get::<SocketAddr>().copied();
+    let peer = request.extensions().get::<SocketAddr>().map_or_else(String::new, ToString::to_string);
     let response = match admit(&app, request, next).await {
         Ok(response) => response,
         Err(error) => axum::response::IntoResponse::into_response(error),
@@ -119,7 +119,7 @@ pub(super) async fn guard(State(app): State<Arc<App>>, request: Request, next: N
     if !method.is_safe() {
         // The path has names only; queries and bodies, where secrets could be, stay out.
         let path: String = uri.path().chars().take(200).collect();
-        tracing::info!(target: "lakefeed::audit", %method, path, status, code, ?peer, "change asked for");
+        tracing::info!(target: "lakefeed::audit", %method, path, status, code, peer, "change asked for");
     }
     response
 }

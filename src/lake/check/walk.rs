@@ -9,6 +9,7 @@ use super::{FOREIGN, RESTORE, Report};
 use crate::lake::error::LakeError;
 use crate::lake::io::Io;
 use crate::lake::log::{Apps, Entry};
+use crate::lake::rows::unescape;
 use crate::lake::{layout, snapshot};
 
 /// A live file.
@@ -90,7 +91,7 @@ fn apply(live: &mut BTreeMap<String, Live>, entry: &[u8], path: &str, report: &m
     for line in entry.split(|b| *b == b'\n') {
         let Ok(action) = serde_json::from_slice::<Value>(line) else { continue };
         if let Some(name) = action.pointer("/add/path").and_then(Value::as_str) {
-            let name = decode(name);
+            let name = unescape(name);
             let stats = action.pointer("/add/stats").and_then(Value::as_str);
             let stats = stats.and_then(|text| serde_json::from_str::<Value>(text).ok());
             let file = Live {
@@ -105,29 +106,10 @@ fn apply(live: &mut BTreeMap<String, Live>, entry: &[u8], path: &str, report: &m
             added.insert(name, file);
         }
         if let Some(name) = action.pointer("/remove/path").and_then(Value::as_str) {
-            live.remove(&decode(name));
+            live.remove(&unescape(name));
         }
     }
     added
-}
-
-/// A path out of the log's URI form.
-fn decode(path: &str) -> String {
-    let mut bytes = Vec::with_capacity(path.len());
-    let mut rest = path.as_bytes();
-    while let [first, after @ ..] = rest {
-        match (*first == b'%').then(|| after.get(..2).and_then(|two| hex::decode(two).ok())).flatten() {
-            Some(byte) => {
-                bytes.extend(byte);
-                rest = &after[2..];
-            }
-            None => {
-                bytes.push(*first);
-                rest = after;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// The files of a table whose oldest entries were cleaned up.
@@ -140,7 +122,7 @@ async fn live_from_checkpoint(io: &Io, table: &str) -> Result<BTreeMap<String, L
     let files = snapshot.log_data().into_iter().map(|file| {
         let live =
             Live { bytes: u64::try_from(file.size()).unwrap_or(0), rows: file.num_records().map(|rows| rows as u64) };
-        (decode(file.path().as_ref()), live)
+        (unescape(file.path().as_ref()), live)
     });
     Ok(files.collect())
 }

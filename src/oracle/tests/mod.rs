@@ -1,7 +1,5 @@
 //! The judge against lakes made by hand: silent on a sound one, and loud on one planted damage of each kind.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
-
 mod damage;
 mod handmade;
 

@@ -185,7 +185,7 @@ fn test_restart_log_finds_by_stream_class_incident_and_time_in_pages() {
     assert_eq!(found(Filter { stream: stream.clone(), ..base.clone() }).len(), 150);
     assert_eq!(found(Filter { stream, class: Some("auth".to_owned()), ..base.clone() }).len(), 50);
     assert_eq!(found(Filter { incident: Some("i2".to_owned()), ..base.clone() }).len(), 10);
-    let since = crate::telemetry::timestamp_us(&all(&log)[290].ts);
+    let since = crate::times::timestamp_us(&all(&log)[290].ts);
     assert_eq!(found(Filter { since_us: since, ..base.clone() }).len(), 10);
     let (mut after, mut paged) = (0, Vec::new());
     loop {

@@ -10,7 +10,7 @@ mod segments;
 mod story;
 
 pub use log::{RestartLog, RestartLogError};
-pub use record::{EVENTS, Filter, Reason, RestartRecord, ResumedFrom};
+pub use record::{CLASSES, EVENTS, Filter, Reason, RestartRecord, ResumedFrom};
 pub use remedy::remedy;
 pub use segments::{SEGMENT_BYTES_MAX, SEGMENTS_MAX};
 pub use story::{Affected, Story};

@@ -5,11 +5,15 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::names::StreamId;
-use crate::telemetry::timestamp;
+use crate::times::timestamp;
 
 /// The values of [`RestartRecord::event`].
 pub const EVENTS: [&str; 9] =
     ["started", "failed", "restarting", "restarted", "parked", "probed", "abandoned", "stopped", "escalated"];
+
+/// The values of [`Reason::class`].
+pub const CLASSES: [&str; 9] =
+    ["transient", "rate_limited", "config", "auth", "data", "resource", "bug", "fenced", "hung"];
 
 /// A message longer than this is cut: a record is one line that somebody reads.
 const MESSAGE_CHARS_MAX: usize = 2_000;

@@ -10,7 +10,7 @@ pub fn remedy(class: &str, code: &str) -> &'static str {
 fn by_code(code: &str) -> Option<&'static str> {
     Some(match code {
         "incorrect_api_key" | "http_401" | "unauthorized" | "invalid_api_key" => {
-            "The source does not accept the key: check what secret_key or auth points to, then send worker:start or restart the worker."
+            "The source does not accept the key: check what secret_key or auth points to, then send worker:start with the right one or restart the worker."
         }
         "api_key_expired" => {
             "The key has expired: get a new one from the source, put it where secret_key points to, then restart the worker."
@@ -105,9 +105,7 @@ fn by_class(class: &str) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const CLASSES: [&str; 9] =
-        ["transient", "rate_limited", "config", "auth", "data", "resource", "bug", "fenced", "hung"];
+    use crate::telemetry::restarts::CLASSES;
 
     #[test]
     fn test_remedy_every_class_has_a_sentence_of_its_own() {

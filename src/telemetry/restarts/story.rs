@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::RestartRecord;
-use crate::telemetry::timestamp_us;
+use crate::times::timestamp_us;
 
 /// One child of an incident.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     fn record(ms: i64, path: &str, event: &str) -> RestartRecord {
-        let ts = crate::telemetry::timestamp(ms * 1_000);
+        let ts = crate::times::timestamp(ms * 1_000);
         RestartRecord { ts, path: path.to_owned(), event: event.to_owned(), incarnation: 1, ..Default::default() }
     }
 

@@ -1,6 +1,6 @@
 //! The supervision contract, on the paused clock.
 
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, reason = "tests and what they share")]
 
 mod support;
 

@@ -72,7 +72,7 @@ async fn test_pages_of_one_workload_are_one_batch_and_seen_pages_are_left_out() 
         let (batches, end) = workload(&mut *open(&mount, None, &env()).await, &credits()).await;
         assert!(end.is_ok());
         assert_eq!((batches.len(), batches[0].payloads.len()), (1, 2));
-        assert_eq!(batches[0].payloads[1].meta[crate::http::TAKE], "0");
+        assert_eq!(batches[0].payloads[1].meta[crate::json::TAKE], "0");
         let ids: Vec<_> = rows(&*mount, &batches).iter().map(|row| row["id"].as_i64()).collect();
         assert_eq!(ids, [Some(9), Some(8), Some(7)]);
         assert_eq!(batches[0].to.as_ref().map(Position::as_str).map(|text| text.contains("\"9\"")), Some(true));

@@ -2,8 +2,8 @@
 //!
 //! A path is `$` followed by up to [`STEPS_MAX`] steps `.name`, `[*]`, `[number]`. Selecting gives the text of each
 //! record as it stands in the body: an array at the end of the path gives one record an element, an object one; after
-//! a final `[*]` each element is one record as it is. This is how the JSON decoder counts records too, so the indexes
-//! of one hold for the other.
+//! a final `[*]` each element is one record as it is. Who fetches and who decodes select with the same path, so the
+//! index of a record means the same to both.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -12,7 +12,9 @@ use serde::de::{Deserializer as _, MapAccess, Visitor};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-/// A path into JSON.
+use crate::contract::DeadMark;
+
+/// A path into JSON: `$`, `$.data`, `$.items[*]`, `$.pages[0].items`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Path {
     steps: Vec<Step>,
@@ -29,17 +31,28 @@ enum Step {
 const STEPS_MAX: usize = 16;
 
 /// Why nothing could be selected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug)]
 pub(crate) enum SelectError {
-    /// Not one JSON value. `cut` where it only lacks its end.
-    NotJson { cut: bool },
+    /// Not one JSON value.
+    NotJson(serde_json::Error),
     /// JSON, with nothing where the path leads, or with a bare value there.
     NotThere,
 }
 
 impl From<serde_json::Error> for SelectError {
     fn from(error: serde_json::Error) -> Self {
-        Self::NotJson { cut: error.is_eof() }
+        Self::NotJson(error)
+    }
+}
+
+impl From<SelectError> for DeadMark {
+    fn from(error: SelectError) -> Self {
+        match error {
+            SelectError::NotJson(error) => super::not_json(&error),
+            SelectError::NotThere => {
+                Self { code: "select_missing", message: "it has no records where select leads".to_owned() }
+            }
+        }
     }
 }
 
@@ -208,8 +221,16 @@ fn members<'b>(text: &'b str, key: &str) -> Result<Vec<&'b str>, serde_json::Err
 mod tests {
     use super::*;
 
-    fn select<'a>(path: &str, body: &'a str) -> Result<Vec<&'a str>, SelectError> {
-        Path::parse(path).expect("a good path").records(body)
+    /// Why nothing was selected, and whether the body only lacks its end.
+    type Why = (&'static str, bool);
+
+    const GONE: Why = ("select_missing", false);
+
+    fn select<'a>(path: &str, body: &'a str) -> Result<Vec<&'a str>, Why> {
+        Path::parse(path).expect("a good path").records(body).map_err(|error| {
+            let cut = matches!(&error, SelectError::NotJson(error) if error.is_eof());
+            (DeadMark::from(error).code, cut)
+        })
     }
 
     #[test]
@@ -227,20 +248,20 @@ mod tests {
 
     #[test]
     fn test_nothing_there_is_told_from_empty_and_from_junk() {
-        let gone = Err(SelectError::NotThere);
-        assert_eq!(select("$.data", r#"{"data":null}"#), gone);
-        assert_eq!(select("$.data", r#"{"status":"fail"}"#), gone);
-        assert_eq!(select("$.data", "[1]"), gone);
-        assert_eq!(select("$", "5"), gone);
-        assert_eq!(select("$.data", r#"{"data":[1"#), Err(SelectError::NotJson { cut: true }));
-        assert_eq!(select("$.data", r#"{"data":[1]} x"#), Err(SelectError::NotJson { cut: false }));
-        assert_eq!(select("$", "<html>"), Err(SelectError::NotJson { cut: false }));
+        assert_eq!(select("$.data", r#"{"data":null}"#), Err(GONE));
+        assert_eq!(select("$.data", r#"{"status":"fail"}"#), Err(GONE));
+        assert_eq!(select("$.data", "[1]"), Err(GONE));
+        assert_eq!(select("$", "5"), Err(GONE));
+        assert_eq!(select("$.a.b", r#"{"a":5}"#), Err(GONE));
+        assert_eq!(select("$.data", r#"{"data":[1"#), Err(("not_json", true)));
+        assert_eq!(select("$.data", r#"{"data":[1]} x"#), Err(("not_json", false)));
+        assert_eq!(select("$", "<html>"), Err(("not_json", false)));
     }
 
     #[test]
     fn test_deep_nesting_is_no_stack_overflow() {
         let deep = "[".repeat(100_000);
-        assert_eq!(select("$.a", &deep), Err(SelectError::NotJson { cut: true }));
+        assert_eq!(select("$.a", &deep), Err(("not_json", true)));
         let closed = format!("{{\"data\":[{}{}]}}", "[".repeat(100_000), "]".repeat(100_000));
         assert_eq!(select("$.data", &closed).map(|all| all.len()), Ok(1));
     }
