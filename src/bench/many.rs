@@ -10,8 +10,9 @@ use super::BenchError;
 use super::machine::{NodeProcess, Scratch, free_port};
 use super::stats::round;
 
-/// How often the node is asked. Coarser than a look into a folder: each is a request to a node that has much to do.
-const LOOK: Duration = Duration::from_millis(10);
+/// How often the node is asked. Coarser than a look into a folder: each is a request to a node that has much to do,
+/// and that looks at all its streams to say whether it is ready.
+const LOOK: Duration = Duration::from_millis(25);
 
 /// A node that is not ready by then has failed.
 const READY_MAX: Duration = Duration::from_secs(600);
