@@ -33,8 +33,16 @@ pub const fn bug(_name: &str) -> bool {
 #[inline(always)]
 pub const fn acknowledged(_partition: &str, _position: &str) {}
 
+/// Whether the deliberate bug `name` is switched on and this is one of every `nth` passes.
+#[cfg(not(feature = "crashpoints"))]
+#[inline(always)]
+#[must_use]
+pub const fn bug_every(_name: &str, _nth: u32) -> bool {
+    false
+}
+
 #[cfg(feature = "crashpoints")]
-pub use armed::{acknowledged, bug, fails, point};
+pub use armed::{acknowledged, bug, bug_every, fails, point};
 
 #[cfg(feature = "crashpoints")]
 mod armed {
@@ -94,6 +102,13 @@ mod armed {
     pub fn bug(name: &str) -> bool {
         static BUG: OnceLock<Option<String>> = OnceLock::new();
         BUG.get_or_init(|| std::env::var("LAKEFEED_BUG").ok()).as_deref() == Some(name)
+    }
+
+    /// Whether the deliberate bug `name` is switched on and this is one of every `nth` passes.
+    #[must_use]
+    pub fn bug_every(name: &str, nth: u32) -> bool {
+        static PASSES: AtomicU32 = AtomicU32::new(0);
+        bug(name) && (PASSES.fetch_add(1, Ordering::SeqCst) + 1).is_multiple_of(nth)
     }
 
     /// Notes that the source was told that everything up to `position` is safe.

@@ -49,7 +49,7 @@ async fn test_s3_outage_is_waited_out_without_a_restart() {
     })
     .await;
     server.start_again().await;
-    lab.epoch_after(Synthetic::STREAM, before + 2).await;
+    lab.epoch_after(Synthetic::STREAM, before).await;
     let verdict = stream.whole(&lab, &node).await;
     assert_sound(&verdict, "a lake that was away");
     let failed: Vec<_> = node.restarts().await.into_iter().filter(|event| event["event"] == "failed").collect();
