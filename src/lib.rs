@@ -29,6 +29,7 @@ pub mod demo;
 pub mod simulate;
 
 pub mod faults;
+pub mod heaps;
 pub mod names;
 pub mod oracle;
 pub mod times;

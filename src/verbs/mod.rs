@@ -19,6 +19,9 @@ use crate::{lake, settings, telemetry};
 /// Runs the verb; its exit code.
 #[must_use]
 pub fn run(cli: Cli) -> u8 {
+    if matches!(cli.verb, Verb::Run(_) | Verb::Demo(_) | Verb::Bench(_)) {
+        crate::heaps::bound();
+    }
     let filter = if matches!(cli.verb, Verb::Demo(_)) { telemetry::FILTER_DEMO } else { telemetry::FILTER_NODE };
     if let Err(e) = telemetry::init(filter) {
         return fail(&e);
