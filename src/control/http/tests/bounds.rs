@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -69,24 +71,21 @@ async fn test_http_requests_beyond_their_number_are_429_and_health_answers() {
 #[tokio::test]
 async fn test_http_long_polls_leave_room_for_others() {
     let api = Served::start(None).await;
-    let mut polls = Vec::new();
-    loop {
-        let missing = (limits::LONG_POLLS_MAX + 10).saturating_sub(polls.len()).max(1);
-        polls.extend((0..missing).map(|_| {
+    const BEYOND: usize = 10;
+    let mut polls: FuturesUnordered<_> = (0..limits::LONG_POLLS_MAX + BEYOND)
+        .map(|_| {
             let request = api.http.get(api.url("/v1/references?wait=60"));
-            tokio::spawn(async move { request.send().await.expect("answers").status().as_u16() })
-        }));
-        if api.ask("GET", "/v1/references?wait=10ms", None).await.0 == 429 {
-            break;
-        }
+            async move { request.send().await.expect("answers").status().as_u16() }
+        })
+        .collect();
+    // Nothing is published yet, so whoever answers now was refused.
+    for _ in 0..BEYOND {
+        assert_eq!(polls.next().await, Some(429));
     }
     assert_eq!(api.ask("GET", "/v1/references", None).await.0, 200, "without waiting there is room");
     api.streams.publish(json!({"epoch": 1}));
-    let mut served = 0;
-    for poll in polls {
-        served += usize::from(poll.await.expect("no panic") == 200);
-    }
-    assert!(served >= limits::LONG_POLLS_MAX, "{served}");
+    let served: Vec<u16> = polls.collect().await;
+    assert_eq!(served, [200; limits::LONG_POLLS_MAX]);
 }
 
 #[tokio::test]
