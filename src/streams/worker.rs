@@ -422,7 +422,7 @@ impl Worker {
         if !self.ctx.fence.is_current() {
             return Err(IntakeError::Superseded);
         }
-        if faults::bug_every("drop_on_interrupt", 30) {
+        if faults::bug_every("drop_on_interrupt", 8) {
             self.position = to;
             return Ok(());
         }
