@@ -215,6 +215,7 @@ impl SupervisorHandle {
                 if let (Some(child), Some(below)) = (node.children.get_mut(index), below) {
                     child.restarts_in_window = below.restarts_in_window;
                     child.restarts_left = below.restarts_left;
+                    child.restarts_warning = below.restarts_warning;
                     child.children = below.children;
                 }
             }

@@ -17,10 +17,12 @@ pub(crate) enum Due {
     Restart(Seq),
     /// A parked child's next attempt.
     Probe(Seq),
-    /// A child had this long to stop.
-    StopTimeout(Seq),
-    /// A killed child had this long to be gone.
-    KillGrace(Seq),
+    /// A parked child's next attempt, which has the storm limiter's leave.
+    PacedProbe(Seq),
+    /// A child had this long to drain, to stop, or to be gone after its kill.
+    StopStage(Seq),
+    /// So had several that are stopped together, until this instant.
+    EndStage(Instant),
     /// A start function had this long.
     StartTimeout(Seq),
     /// A child promised a sign of life by now.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::state::{Child, State, Via, Waiter, Why};
+use super::state::{Child, Stage, State, Via, Waiter, Why};
 use super::{Flags, Supervisor};
 use crate::check::{SpecError, check_child};
 use crate::event::EventKind;
@@ -15,6 +15,7 @@ use crate::life::Seq;
 use crate::message::{LocalView, Manage, Reply};
 use crate::spec::{ChildKind, ChildSpec, OnLimit, Restart, SupervisorSpec};
 use crate::view::{ChildInfo, Counts, NodeState, NodeView};
+use crate::window::half_used;
 
 impl Supervisor {
     pub(super) fn manage(&mut self, request: Manage) {
@@ -185,6 +186,9 @@ impl Supervisor {
         if self.ending.is_some() {
             return Err(ManageError::ShuttingDown);
         }
+        if spec.ignore {
+            return Ok(());
+        }
         spec.check().map_err(ManageError::Invalid)?;
         if spec.dynamic != self.flags.dynamic {
             return Err(ManageError::Invalid(SpecError::BadCombination));
@@ -242,6 +246,7 @@ impl Supervisor {
         if self.flags.on_limit == OnLimit::Escalate {
             node.restarts_in_window = self.window.count(limit, now);
             node.restarts_left = Some(limit.max_restarts.saturating_sub(node.restarts_in_window));
+            node.restarts_warning = half_used(node.restarts_in_window, limit);
         }
         let mut nested = Vec::new();
         for child in self.children.values() {
@@ -257,6 +262,7 @@ impl Supervisor {
         let limit = self.flags.intensity;
         let record = child.record();
         let own_window = self.flags.on_limit == OnLimit::ParkChild;
+        let policy = child.spec.policy.as_ref().unwrap_or(&self.flags.policy);
         let used = record.filter(|_| own_window).map_or(0, |record| record.window.count(limit, now));
         NodeView {
             path: child.path.clone(),
@@ -266,9 +272,13 @@ impl Supervisor {
             uptime_ms: millis(child.uptime(now)),
             restarts_in_window: used,
             restarts_left: own_window.then(|| limit.max_restarts.saturating_sub(used)),
+            restarts_warning: own_window && half_used(used, limit),
             restarts: record.map_or(0, |record| record.restarts),
             abandoned: record.map_or(0, |record| record.abandoned),
             last_error: record.and_then(|record| record.last_error.clone()),
+            last_error_ms: record.and_then(|record| record.last_failure).map(|at| millis(now.duration_since(at))),
+            flap_score: record.map_or(0.0, |record| record.flap.score(now)),
+            flapping: record.is_some_and(|record| record.flap.is_flapping(policy.flapping.as_ref(), now)),
             children: Vec::new(),
         }
     }
@@ -283,9 +293,11 @@ fn node_state(child: &Child, now: Instant) -> NodeState {
     match &child.state {
         State::Running { .. } => NodeState::Running,
         State::Starting { .. } => NodeState::Starting,
+        State::Stopping { stage: Stage::Drain, .. } => NodeState::Draining,
         State::Stopping { .. } => NodeState::Stopping,
-        State::Waiting { until, .. } => {
-            NodeState::Waiting { until_ms: millis(until.saturating_duration_since(now)), attempt: child.attempt() }
+        State::Waiting { until, why, .. } => {
+            let until_ms = millis(until.saturating_duration_since(now));
+            NodeState::Waiting { until_ms, attempt: child.attempt(), why: *why }
         }
         State::Parked { .. } => match record.and_then(|record| record.last_error.clone()) {
             Some(reason) => NodeState::Parked { reason },

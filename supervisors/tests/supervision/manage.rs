@@ -2,7 +2,7 @@
 
 use supervisors::{
     Backoff, ChildSpec, Class, Failure, ManageError, NodeState, Restart, RestartPolicy, SpecError, Strategy,
-    SupervisorSpec,
+    SupervisorSpec, WaitReason,
 };
 
 use crate::support::{Opening, Stage, broken, pass, quiet, seconds};
@@ -58,7 +58,8 @@ async fn test_waiting_child_can_be_hurried_terminated_and_not_deleted() {
     let root = stage.start(spec.child(stage.puppet("a"))).await;
     let handle = root.handle();
     stage.crash("a").await;
-    assert_eq!(handle.which_children().await[0].state, NodeState::Waiting { until_ms: 19_999, attempt: 1 });
+    let waiting = NodeState::Waiting { until_ms: 19_999, attempt: 1, why: WaitReason::Backoff };
+    assert_eq!(handle.which_children().await[0].state, waiting);
     assert_eq!(handle.delete_child("a").await, Err(ManageError::Restarting));
     handle.restart_child("a").await.unwrap();
     assert_eq!(handle.which_children().await[0].state, NodeState::Running);
