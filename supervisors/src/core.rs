@@ -2,11 +2,13 @@
 //!
 //! Whatever takes time (start functions, children that stop, delays) happens in tasks or timers that report back, so a
 //! supervisor answers at once in any state. `state` holds what it knows, `start` and `stop` bring one child up and down,
-//! `fail` decides what follows a failure, `group` runs ordered restarts and the end, `manage` answers requests.
+//! `fail` decides what follows a failure, `group` runs ordered restarts and the end, `manage` answers requests, `order`
+//! gives children new places.
 
 mod fail;
 mod group;
 mod manage;
+mod order;
 mod start;
 mod state;
 mod stop;
@@ -130,6 +132,8 @@ pub(crate) struct Supervisor {
     actors: HashMap<ActorId, (Seq, u64)>,
     /// Ends of actors that arrived before their start function's result; kept only while something is starting.
     early: HashMap<ActorId, Exit>,
+    /// Lives whose child has got another place in the order, and which one.
+    moved: HashMap<u64, Seq>,
     /// Abandoned lives that still run.
     zombies: HashMap<u64, Seq>,
     /// Children with something alive behind them.
@@ -265,6 +269,7 @@ impl Supervisor {
             ids: HashMap::new(),
             actors: HashMap::new(),
             early: HashMap::new(),
+            moved: HashMap::new(),
             zombies: HashMap::new(),
             live: 0,
             starting: 0,
@@ -291,10 +296,10 @@ impl Supervisor {
         }
         match message {
             Msg::Begin => self.plan = Some(Plan::initial(self.children.keys().copied())),
-            Msg::Ended { seq, life, exit } => self.ended(seq, life, exit),
-            Msg::StartDone { seq, life, result } => self.start_done(seq, life, *result),
-            Msg::Nested { seq, life, handle } => self.nested(seq, life, handle),
-            Msg::Watch { seq, life } => self.watch(seq, life),
+            Msg::Ended { seq, life, exit } => self.ended(self.now_at(seq, life), life, exit),
+            Msg::StartDone { seq, life, result } => self.start_done(self.now_at(seq, life), life, *result),
+            Msg::Nested { seq, life, handle } => self.nested(self.now_at(seq, life), life, handle),
+            Msg::Watch { seq, life } => self.watch(self.now_at(seq, life), life),
             Msg::Tick => self.tick(),
             Msg::Manage(manage) => self.manage(*manage),
             Msg::Shutdown => self.end(SupervisorExit::Clean, None),

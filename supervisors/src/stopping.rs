@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use crate::event::Event;
@@ -39,6 +39,7 @@ pub enum StopOutcome {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Stop {
     /// From the request (to drain, if it drains) until it was down or given up.
+    #[serde(rename = "took_ms", serialize_with = "as_millis")]
     pub took: Duration,
     /// How it ended.
     pub outcome: StopOutcome,
@@ -66,6 +67,7 @@ pub struct StopReport {
     /// How the tree ended.
     pub end: RootEnd,
     /// From the request to the end.
+    #[serde(rename = "took_ms", serialize_with = "as_millis")]
     pub took: Duration,
     /// The children that ran, in the order in which they ended; a supervisor comes after its children. See
     /// [`STOP_REPORT_MAX`].
@@ -74,6 +76,18 @@ pub struct StopReport {
     pub unlisted: usize,
     /// Abandoned lives that still run, also such as had been abandoned before.
     pub abandoned: Vec<AbandonedLife>,
+}
+
+impl StopOutcome {
+    /// The name used in logs and in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Clean => "clean",
+            Self::Killed => "killed",
+            Self::Abandoned => "abandoned",
+            Self::Failed => "failed",
+        }
+    }
 }
 
 impl StopReport {
@@ -87,6 +101,11 @@ impl Stop {
     fn is_clean(&self) -> bool {
         self.outcome == StopOutcome::Clean && self.left.is_none() && self.drained != Some(false)
     }
+}
+
+/// Durations are whole milliseconds in JSON.
+pub(crate) fn as_millis<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// What is kept of what a child said it left.

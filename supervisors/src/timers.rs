@@ -65,6 +65,21 @@ impl Timers {
         (entry.key().0 <= now).then(|| entry.remove())
     }
 
+    /// Gives the children new numbers.
+    pub(crate) fn renumber(&mut self, new: impl Fn(Seq) -> Seq) {
+        for due in self.due.values_mut() {
+            match due {
+                Due::Restart(seq)
+                | Due::Probe(seq)
+                | Due::PacedProbe(seq)
+                | Due::StopStage(seq)
+                | Due::StartTimeout(seq)
+                | Due::Progress(seq, _) => *seq = new(*seq),
+                Due::EndStage(_) => {}
+            }
+        }
+    }
+
     pub(crate) fn rang(&mut self) {
         self.alarm = None;
     }

@@ -8,6 +8,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use crate::path::ChildPath;
+use crate::stopping::as_millis;
 
 /// A life that was abandoned and has not ended since.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -16,7 +17,8 @@ pub struct AbandonedLife {
     pub path: ChildPath,
     /// Which life.
     pub incarnation: u64,
-    /// Since it was given up.
+    /// Time since it was given up.
+    #[serde(rename = "since_ms", serialize_with = "as_millis")]
     pub since: Duration,
 }
 

@@ -70,9 +70,36 @@ impl Plan {
     /// The first child that it has not brought up again.
     fn first_unfinished(&self) -> Seq {
         match &self.phase {
-            Phase::Starting { queue, current } => current.or(queue.front().copied()).unwrap_or(Seq::MAX),
+            Phase::Starting { queue, current } => {
+                current.iter().chain(queue.front()).copied().min().unwrap_or(Seq::MAX)
+            }
             Phase::Stopping { .. } | Phase::Waiting => self.first,
         }
+    }
+
+    /// Takes over new numbers of the children; `known` are the old ones. What it still has to do it does in the new
+    /// order.
+    pub(super) fn renumber(&mut self, new: impl Fn(Seq) -> Seq, known: &[Seq]) {
+        let touched = known.iter().filter(|old| **old >= self.first).map(|old| new(*old));
+        self.first = touched.min().unwrap_or_else(|| new(self.first));
+        if let Some((cause, _)) = &mut self.cause {
+            *cause = new(*cause);
+        }
+        self.skip = self.skip.iter().map(|old| new(*old)).collect();
+        let current = match &mut self.phase {
+            Phase::Stopping { queue, current } => {
+                queue.iter_mut().for_each(|seq| *seq = new(*seq));
+                queue.sort_unstable();
+                current
+            }
+            Phase::Starting { queue, current } => {
+                queue.iter_mut().for_each(|seq| *seq = new(*seq));
+                queue.make_contiguous().sort_unstable();
+                current
+            }
+            Phase::Waiting => return,
+        };
+        *current = current.map(new);
     }
 
     pub(super) fn touches(&self, seq: Seq) -> bool {

@@ -206,19 +206,28 @@ impl Supervisor {
             checked.map_err(ManageError::Invalid)?;
         }
         self.flags = flags;
+        let first_new = self.next_seq;
+        let mut order = Vec::with_capacity(self.children.len() + added);
         for spec in children {
-            let known = self.ids.get(&spec.id).and_then(|seq| self.children.get_mut(seq));
-            match known {
-                Some(child) if child.spec.restart == Restart::Temporary && spec.restart == Restart::Temporary => {
-                    child.spec = ChildSpec { how: child.spec.how.clone(), ..spec };
-                }
-                Some(child) => child.spec = spec,
-                None => {
-                    self.insert(spec);
-                }
-            }
+            order.push(self.renew(spec));
+        }
+        if !self.flags.dynamic {
+            let renewed: HashSet<Seq> = order.iter().copied().collect();
+            order.extend(self.children.keys().filter(|seq| !renewed.contains(seq)));
+            self.reorder(&order, first_new);
         }
         Ok(())
+    }
+
+    /// Takes a new spec for a child, or a new child.
+    fn renew(&mut self, spec: ChildSpec) -> Seq {
+        let Some(seq) = self.ids.get(&spec.id).copied() else { return self.insert(spec) };
+        if let Some(child) = self.children.get_mut(&seq) {
+            let forgotten = child.spec.restart == Restart::Temporary && spec.restart == Restart::Temporary;
+            let how = if forgotten { child.spec.how.clone() } else { spec.how.clone() };
+            child.spec = ChildSpec { how, ..spec };
+        }
+        seq
     }
 
     fn counts(&self) -> Counts {

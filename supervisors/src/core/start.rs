@@ -355,6 +355,9 @@ impl Supervisor {
         }
         if let Some(life) = child.life.take() {
             life.revoke();
+            if !self.moved.is_empty() {
+                self.moved.remove(&life.number);
+            }
         }
     }
 
