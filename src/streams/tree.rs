@@ -39,6 +39,7 @@ fn policy(settings: &RestartSettings, park: Vec<Class>, probe: bool) -> RestartP
         park_classes: park,
         consecutive_max: Some(settings.max_restarts),
         probe: probe.then_some(settings.probe),
+        ..RestartPolicy::default()
     }
 }
 

@@ -1,16 +1,19 @@
 //! One life of a child: what it is told, how it reports progress, and whether it still counts.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use serde_json::Value;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::core::Tree;
 use crate::handle::SupervisorHandle;
 use crate::message::Msg;
 use crate::path::ChildPath;
+use crate::stopping::bounded_left;
 
 /// The place of a child in its supervisor's start order; never used twice by one supervisor.
 pub(crate) type Seq = u64;
@@ -34,22 +37,37 @@ pub struct ChildContext {
     pub fence: Fence,
 }
 
+impl ChildContext {
+    /// Says what the child leaves undone if it ends now: numbers and names for the stop's report, no payload. The last
+    /// word counts; more than [`LEFT_BYTES_MAX`](crate::LEFT_BYTES_MAX) of JSON is replaced by its length.
+    pub fn left(&self, left: Value) {
+        let left = Arc::new(bounded_left(left));
+        *self.stop.0.left.lock().unwrap_or_else(PoisonError::into_inner) = Some(left);
+    }
+}
+
 /// State shared between a supervisor and one life of one child.
 pub(crate) struct Life {
     pub(crate) seq: Seq,
     pub(crate) number: u64,
     supervisor: SupervisorHandle,
-    /// Point in time from which `deadline` counts.
-    epoch: Instant,
+    tree: Arc<Tree>,
+    drain: AtomicBool,
     stop: AtomicBool,
+    /// Wakes whoever waits for `drain` or `stop`.
     stopped: Notify,
     current: AtomicBool,
-    /// Nanoseconds since `epoch` by which the next sign of life is due; 0 = none is.
+    /// Nanoseconds since the tree's epoch by which the next sign of life is due; 0 = none is.
     deadline: AtomicU64,
     /// The supervisor has a timer for `deadline`.
     watched: AtomicBool,
     used: AtomicBool,
     healthy: AtomicBool,
+    left: Mutex<Option<Arc<Value>>>,
+    /// Something of it runs, or may run.
+    holds: AtomicBool,
+    /// Its number among the abandoned; 0 = it is not.
+    zombie: AtomicU64,
 }
 
 impl fmt::Debug for Life {
@@ -59,12 +77,13 @@ impl fmt::Debug for Life {
 }
 
 impl Life {
-    pub(crate) fn new(seq: Seq, number: u64, supervisor: SupervisorHandle, epoch: Instant) -> Arc<Self> {
+    pub(crate) fn new(seq: Seq, number: u64, supervisor: SupervisorHandle, tree: Arc<Tree>) -> Arc<Self> {
         Arc::new(Self {
             seq,
             number,
             supervisor,
-            epoch,
+            tree,
+            drain: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             stopped: Notify::new(),
             current: AtomicBool::new(true),
@@ -72,11 +91,56 @@ impl Life {
             watched: AtomicBool::new(false),
             used: AtomicBool::new(false),
             healthy: AtomicBool::new(false),
+            left: Mutex::new(None),
+            holds: AtomicBool::new(false),
+            zombie: AtomicU64::new(0),
         })
     }
 
     pub(crate) fn tell(&self, message: Msg) {
         self.supervisor.cast(message);
+    }
+
+    pub(crate) fn ask_to_drain(&self) {
+        self.drain.store(true, Ordering::SeqCst);
+        self.stopped.notify_waiters();
+    }
+
+    /// Whether it was asked to drain before it was asked to stop.
+    pub(crate) fn was_drained(&self) -> bool {
+        self.drain.load(Ordering::SeqCst)
+    }
+
+    /// What it said it left.
+    pub(crate) fn take_left(&self) -> Option<Arc<Value>> {
+        self.left.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Something of it runs from here on.
+    pub(crate) fn hold(&self) {
+        self.holds.store(true, Ordering::SeqCst);
+    }
+
+    /// Nothing of it runs any more.
+    pub(crate) fn let_go(&self) {
+        self.holds.store(false, Ordering::SeqCst);
+        self.lay_to_rest();
+    }
+
+    /// Counts it among the abandoned, until nothing of it runs.
+    pub(crate) fn abandon(&self, path: ChildPath, incarnation: u64) {
+        self.zombie.store(self.tree.zombies.add(path, incarnation), Ordering::SeqCst);
+        // It may have ended between: then nobody else takes it off.
+        if !self.holds.load(Ordering::SeqCst) {
+            self.lay_to_rest();
+        }
+    }
+
+    fn lay_to_rest(&self) {
+        match self.zombie.load(Ordering::SeqCst) {
+            0 => {}
+            number => self.tree.zombies.remove(number),
+        }
     }
 
     pub(crate) fn ask_to_stop(&self) {
@@ -98,7 +162,7 @@ impl Life {
     pub(crate) fn deadline(&self) -> Option<Instant> {
         match self.deadline.load(Ordering::SeqCst) {
             0 => None,
-            nanos => Some(self.epoch + Duration::from_nanos(nanos)),
+            nanos => Some(self.tree.epoch + Duration::from_nanos(nanos)),
         }
     }
 
@@ -117,15 +181,30 @@ pub struct StopToken(pub(crate) Arc<Life>);
 impl StopToken {
     /// Returns once the child is asked to stop; at once if it was already. Cancel-safe.
     pub async fn stopped(&self) {
+        self.until(Self::is_stopped).await;
+    }
+
+    async fn until(&self, reached: impl Fn(&Self) -> bool) {
         loop {
             let notified = self.0.stopped.notified();
             let mut notified = std::pin::pin!(notified);
             notified.as_mut().enable();
-            if self.is_stopped() {
+            if reached(self) {
                 return;
             }
             notified.await;
         }
+    }
+
+    /// Returns once the child is asked to drain: to finish what it has, take no more, and end. At once if it was
+    /// already, or was asked to stop. Only children with a [`drain`](crate::ChildSpec::drain) are asked. Cancel-safe.
+    pub async fn draining(&self) {
+        self.until(Self::is_draining).await;
+    }
+
+    /// Whether the child was asked to drain or to stop.
+    pub fn is_draining(&self) -> bool {
+        self.0.drain.load(Ordering::SeqCst) || self.is_stopped()
     }
 
     /// Whether the child was asked to stop.
@@ -144,7 +223,7 @@ impl Progress {
     pub fn busy(&self, limit: Duration) {
         let life = &self.0;
         life.used.store(true, Ordering::SeqCst);
-        let due = Instant::now().duration_since(life.epoch).saturating_add(limit);
+        let due = Instant::now().duration_since(life.tree.epoch).saturating_add(limit);
         let nanos = u64::try_from(due.as_nanos()).unwrap_or(FAR_NANOS).min(FAR_NANOS);
         life.deadline.store(nanos.max(1), Ordering::SeqCst);
         if !life.watched.swap(true, Ordering::SeqCst) {
