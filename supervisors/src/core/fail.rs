@@ -86,6 +86,8 @@ impl Supervisor {
         let attempt = record.consecutive;
         let backoff = policy.backoff.as_ref().map(|backoff| backoff.delay(attempt, self.tree.fraction()));
         let delay = backoff.unwrap_or_default().max(failure.retry_after.unwrap_or_default());
+        let delay = delay.max(self.group_wait_left(seq));
+        let Some(child) = self.children.get(&seq) else { return };
         let mut event = child.event(EventKind::Restarting);
         event.reason = Some(failure.reason);
         event.strategy = Some(self.flags.strategy);
@@ -96,7 +98,6 @@ impl Supervisor {
 
     fn restart_after(&mut self, seq: Seq, delay: Duration) {
         let grouped = self.flags.strategy != Strategy::OneForOne;
-        let delay = if grouped { delay.max(self.group_wait_left(seq)) } else { delay };
         if delay > Duration::ZERO {
             let until = later(Instant::now(), delay);
             let timer = self.timers.add(until, Due::Restart(seq));
@@ -217,8 +218,11 @@ impl Supervisor {
         self.kill(seq);
     }
 
-    /// Time that a group restart in progress still has to wait.
+    /// Time that a group restart in progress, which this child's restart absorbs, still has to wait.
     fn group_wait_left(&self, seq: Seq) -> Duration {
+        if self.flags.strategy == Strategy::OneForOne {
+            return Duration::ZERO;
+        }
         let cause = self.plan.as_ref().and_then(group::Plan::waits_for).filter(|cause| *cause != seq);
         match cause.and_then(|cause| self.children.get(&cause)).map(|child| &child.state) {
             Some(State::Waiting { until, .. }) => until.saturating_duration_since(Instant::now()),
