@@ -302,10 +302,12 @@ impl World {
     }
 
     fn root_closed(&mut self, young: bool, path: String, error: Option<(Error, Origin)>) {
-        self.root_end = Some(error.as_ref().map(|(error, _)| error.code.clone()));
+        let code = error.as_ref().map(|(error, _)| error.code.clone());
         if young {
+            self.root_end = Some(code.or_else(|| Some("stopped".to_owned())));
             return;
         }
+        self.root_end = Some(code);
         let (incident, code) = match error {
             Some((error, origin)) => (Some(origin.incident), Some(error.code)),
             None => (None, None),

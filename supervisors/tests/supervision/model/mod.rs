@@ -159,7 +159,7 @@ fn test_supervisors_do_what_the_model_says() {
             Err(error) => {
                 let (case, error) = shrunk(case, error);
                 let again = format!("SUPERVISION_SEED={seed} SUPERVISION_SEQUENCES=1 cargo test -p supervisors model");
-                panic!("{error}\nSequence {nth}, made smaller: {case:#?}\nagain: {again}");
+                panic!("{error}\nSequence {nth}, made smaller: {case:?}\nagain: {again}");
             }
         }
     }

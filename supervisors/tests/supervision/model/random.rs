@@ -85,7 +85,7 @@ impl Gen {
     fn policy(&mut self) -> Policy {
         let mut policy = Policy::default();
         if self.one_in(2) {
-            let min = self.time(2000);
+            let min = 20 + self.time(2000);
             policy.backoff = Some(Delays { min, max: min + self.time(4000), reset: self.time(9000) });
         }
         if self.one_in(4) {
@@ -95,7 +95,7 @@ impl Gen {
             policy.in_a_row = Some(self.0.random_range(1..4));
         }
         if self.one_in(2) {
-            policy.probe = Some(self.time(5000));
+            policy.probe = Some(100 + self.time(5000));
         }
         policy
     }

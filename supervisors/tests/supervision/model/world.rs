@@ -228,7 +228,11 @@ pub(crate) struct World {
     pub(crate) root_end: Option<Option<String>>,
     pub(crate) muddled: bool,
     counter: u64,
+    steps: u64,
 }
+
+/// No sequence comes near it.
+const MOST_STEPS: u64 = 100_000;
 
 impl World {
     pub(crate) fn fresh(&mut self) -> u64 {
@@ -352,6 +356,8 @@ impl World {
                 break;
             }
             let due = entry.remove();
+            self.steps += 1;
+            assert!(self.steps < MOST_STEPS, "the model runs in a circle");
             self.muddled |= self.agenda.first_key_value().is_some_and(|(key, _)| key.0 == at);
             self.now = at;
             self.happen(due);
