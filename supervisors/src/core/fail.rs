@@ -98,6 +98,11 @@ impl Supervisor {
             (delay, why) = (self.tree.pace(now), WaitReason::Paced);
             record.paced = delay;
         }
+        let (left, other) = self.group_wait_left(seq);
+        if left > delay {
+            (delay, why) = (left, other);
+        }
+        let Some(child) = self.children.get(&seq) else { return };
         let mut event = child.event(EventKind::Restarting);
         event.reason = Some(failure.reason);
         event.strategy = Some(self.flags.strategy);
@@ -112,10 +117,6 @@ impl Supervisor {
 
     fn restart_after(&mut self, seq: Seq, delay: Duration, why: WaitReason) {
         let grouped = self.flags.strategy != Strategy::OneForOne;
-        let (delay, why) = match self.group_wait_left(seq) {
-            (left, other) if grouped && left > delay => (left, other),
-            _ => (delay, why),
-        };
         if delay > Duration::ZERO {
             self.wait(seq, later(Instant::now(), delay), why);
         }
@@ -266,8 +267,11 @@ impl Supervisor {
         self.kill(seq);
     }
 
-    /// Time that a group restart in progress still has to wait, and what for.
+    /// Time that a group restart in progress, which this child's restart absorbs, still has to wait, and what for.
     fn group_wait_left(&self, seq: Seq) -> (Duration, WaitReason) {
+        if self.flags.strategy == Strategy::OneForOne {
+            return (Duration::ZERO, WaitReason::Backoff);
+        }
         let cause = self.plan.as_ref().and_then(group::Plan::waits_for).filter(|cause| *cause != seq);
         match cause.and_then(|cause| self.children.get(&cause)).map(|child| &child.state) {
             Some(State::Waiting { until, why, .. }) => (until.saturating_duration_since(Instant::now()), *why),

@@ -254,17 +254,20 @@ impl Supervisor {
             Strategy::OneForAll => 0,
         };
         let mut skip = HashSet::new();
+        let mut ends_first_start = false;
         if let Some(old) = self.plan.take() {
             first = first.min(old.first_unfinished());
             skip = old.skip;
-            if old.cause.is_none() {
-                self.first_start_done();
-            }
+            ends_first_start = old.cause.is_none();
         }
+        skip.remove(&cause);
         let queue = self.children.range(first..).filter(|(_, child)| child.state.is_live());
         let queue = queue.map(|(seq, _)| *seq).collect();
         let phase = Phase::Stopping { queue, current: None };
         self.plan = Some(Plan { cause: Some(culprit), incident, first, phase, due, skip });
+        if ends_first_start {
+            self.first_start_done();
+        }
     }
 
     /// Whether a child that just ended by itself was about to be stopped by the plan: then its end is part of it.
@@ -301,6 +304,13 @@ impl Supervisor {
             _ => self.restart_due(cause),
         }
         true
+    }
+
+    /// Somebody started this child again: the next restart does not leave it out.
+    pub(super) fn take_in(&mut self, seq: Seq) {
+        if let Some(plan) = &mut self.plan {
+            plan.skip.remove(&seq);
+        }
     }
 
     /// Somebody terminated this child: a restart in progress leaves it out, and goes on if it waited for it.

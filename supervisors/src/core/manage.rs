@@ -135,7 +135,10 @@ impl Supervisor {
             return;
         }
         match self.children.get(&seq).map(|child| &child.state) {
-            Some(State::Down) => self.begin_start(seq, Via::Request),
+            Some(State::Down) => {
+                self.take_in(seq);
+                self.begin_start(seq, Via::Request);
+            }
             Some(State::Waiting { .. }) => self.restart_due(seq),
             Some(State::Parked { .. }) => self.probe(seq),
             _ => {}

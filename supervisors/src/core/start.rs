@@ -284,6 +284,7 @@ impl Supervisor {
 
     fn up(&mut self, seq: Seq, info: Value) {
         let now = Instant::now();
+        let first = self.children.get(&seq).is_some_and(|child| child.state.is_first_start());
         self.set_state(seq, State::Running { since: now });
         let strategy = self.flags.strategy;
         let Some(child) = self.children.get_mut(&seq) else { return };
@@ -294,7 +295,7 @@ impl Supervisor {
             event.paced = (paced > Duration::ZERO).then_some(paced);
             event.strategy = Some(strategy);
             event.recovered_in = child.record_mut().down_since.take().map(|down| now.duration_since(down));
-        } else if let Some(origin) = &self.inherited {
+        } else if let Some(origin) = self.inherited.as_ref().filter(|_| first) {
             event.kind = EventKind::Restarted;
             event.incident = Some(Arc::clone(&origin.incident));
             event.because_of = Some(origin.because_of.clone());
@@ -342,6 +343,7 @@ impl Supervisor {
             }
             Via::New => self.remove(seq),
             Via::Request => {}
+            Via::Initial | Via::Restart if self.is_temporary(seq) && self.ending.is_none() => self.gone_for_good(seq),
             Via::Initial | Via::Restart => self.decide(seq, failure),
         }
     }

@@ -16,7 +16,7 @@ use crate::handle::{ManageError, SupervisorHandle};
 use crate::life::{Life, Seq};
 use crate::path::ChildPath;
 use crate::policy::{Failure, Reason, RestartPolicy};
-use crate::spec::ChildSpec;
+use crate::spec::{ChildSpec, Restart};
 use crate::timers::TimerKey;
 use crate::window::Window;
 
@@ -80,6 +80,11 @@ impl State {
     /// Whether a start function's result is still to come.
     pub(super) fn is_starting(&self) -> bool {
         matches!(self, Self::Starting { .. } | Self::Stopping { starting: true, .. })
+    }
+
+    /// Whether it is being started with its supervisor.
+    pub(super) fn is_first_start(&self) -> bool {
+        matches!(self, Self::Starting { via: Via::Initial, .. })
     }
 
     pub(super) fn timer(&self) -> Option<TimerKey> {
@@ -277,6 +282,10 @@ impl Supervisor {
         child.is_some_and(|child| {
             child.state.is_starting() && child.life.as_ref().is_some_and(|current| current.number == life)
         })
+    }
+
+    pub(super) fn is_temporary(&self, seq: Seq) -> bool {
+        self.children.get(&seq).is_some_and(|child| child.spec.restart == Restart::Temporary)
     }
 
     pub(super) fn is_live(&self, seq: Seq) -> bool {

@@ -252,7 +252,7 @@ impl Supervisor {
     }
 
     /// A child that is not restarted: forget it if it is temporary or dynamic, and see whether it was significant.
-    fn gone_for_good(&mut self, seq: Seq) {
+    pub(super) fn gone_for_good(&mut self, seq: Seq) {
         let Some(child) = self.children.get_mut(&seq) else { return };
         let (significant, temporary) = (child.spec.significant, child.spec.restart == Restart::Temporary);
         child.forgive();
