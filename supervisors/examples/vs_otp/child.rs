@@ -155,11 +155,7 @@ impl Actor for Worker {
     type State = (ChildContext, usize, Arc<Signals>);
     type Arguments = Self::State;
 
-    async fn pre_start(
-        &self,
-        myself: ActorRef<Crash>,
-        state: Self::State,
-    ) -> Result<Self::State, ActorProcessingErr> {
+    async fn pre_start(&self, myself: ActorRef<Crash>, state: Self::State) -> Result<Self::State, ActorProcessingErr> {
         let (_, number, signals) = &state;
         if let Some(place) = signals.actors.lock().unwrap_or_else(PoisonError::into_inner).get_mut(*number) {
             *place = Some(myself);
@@ -181,11 +177,7 @@ impl Actor for Idle {
     type State = ChildContext;
     type Arguments = ChildContext;
 
-    async fn pre_start(
-        &self,
-        _: ActorRef<Crash>,
-        context: ChildContext,
-    ) -> Result<ChildContext, ActorProcessingErr> {
+    async fn pre_start(&self, _: ActorRef<Crash>, context: ChildContext) -> Result<ChildContext, ActorProcessingErr> {
         Ok(context)
     }
 }

@@ -4,9 +4,10 @@
 //! Every figure comes from a process of its own, the sides take turns, three rounds, medians; `ratio` is OTP ÷ ours. OTP
 //! runs with its default number of schedulers, ours with two worker threads.
 //!
-//! - `restart_us`: from a child's last step before it crashes to its successor's first, one crash every two
-//!   milliseconds (OTP's intensity check walks over all restarts of the period, so a faster pace would measure that);
-//!   `restart_among_N_us`: the same with N siblings.
+//! - `restart_us`: from a child's last step before it crashes to its successor's first, one right after the other.
+//!   After 100 the sides pause, because OTP's check of the intensity walks over all restarts of its period.
+//!   `restart_among_N_us`: the same with N siblings. `restart_rested_us`: the same with two milliseconds before each
+//!   crash, in which other programs take the processor and its caches.
 //! - `storm_10000_s`: 10,000 children crash at once; until all run again.
 //! - `start_stop_100000_s`: 100,000 dynamic children are started one by one, then stopped with their supervisor.
 //! - `idle_bytes`: 100,000 dynamic children that wait. Ours: growth of the process's resident memory, what the allocator

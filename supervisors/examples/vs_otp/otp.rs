@@ -42,6 +42,7 @@ impl Otp {
     pub(crate) fn measure(&self, scenario: Scenario) -> Result<f64, String> {
         let what = match scenario.what {
             What::Restart => "restart",
+            What::Rested => "rested",
             What::Storm => "storm",
             What::Group => "group",
             What::StartStop => "start_stop",

@@ -13,9 +13,22 @@ use crate::scenario::{Scenario, What};
 const RESTARTS_MAX: u32 = 1_000_000;
 const WINDOW: Duration = Duration::from_secs(1);
 
-/// Restarts measured one after another, and the pause between them. Same on the other side.
-const ROUNDS: usize = 300;
-const PAUSE: Duration = Duration::from_millis(2);
+/// How restarts are measured one after another. Same on the other side.
+struct Pace {
+    bursts: usize,
+    /// Before each burst.
+    pause: Duration,
+    restarts: usize,
+    /// Before each restart.
+    rest: Duration,
+}
+
+/// One right after the other, with pauses in which OTP's period passes: its check of the intensity walks over all
+/// restarts of the period.
+const AT_ONCE: Pace = Pace { bursts: 3, pause: Duration::from_millis(2_100), restarts: 100, rest: Duration::ZERO };
+
+/// Each after a rest, in which others take the processor and its caches.
+const RESTED: Pace = Pace { bursts: 1, pause: Duration::ZERO, restarts: 300, rest: Duration::from_millis(2) };
 
 /// OTP has a scheduler for each core; this is for the two-core machine that the goals are for.
 const WORKER_THREADS: usize = 2;
@@ -31,7 +44,8 @@ pub(crate) fn measure(scenario: Scenario) -> Result<f64, Box<dyn std::error::Err
 async fn run(scenario: Scenario) -> Result<f64, Failure> {
     let Scenario { kind, count, .. } = scenario;
     match scenario.what {
-        What::Restart => restart(kind, count).await,
+        What::Restart => restart(kind, count, AT_ONCE).await,
+        What::Rested => restart(kind, count, RESTED).await,
         What::Storm => burst(Strategy::OneForOne, kind, count).await,
         What::Group => burst(Strategy::OneForAll, kind, count).await,
         What::StartStop => start_stop(kind, count).await,
@@ -49,18 +63,23 @@ async fn crashable(strategy: Strategy, kind: Kind, count: usize, signals: &Arc<S
 }
 
 /// Median microseconds from one child's crash to its successor's first step.
-async fn restart(kind: Kind, siblings: usize) -> Result<f64, Failure> {
+async fn restart(kind: Kind, siblings: usize, pace: Pace) -> Result<f64, Failure> {
     let signals = Signals::new(siblings + 1, siblings + 1);
     let root = crashable(Strategy::OneForOne, kind, siblings + 1, &signals).await?;
     signals.all_up().await;
-    let mut times = Vec::with_capacity(ROUNDS);
-    for _ in 0..ROUNDS {
-        tokio::time::sleep(PAUSE).await;
-        times.push(signals.crash_and_measure(kind).await);
+    let mut times = Vec::with_capacity(pace.bursts * pace.restarts);
+    for _ in 0..pace.bursts {
+        tokio::time::sleep(pace.pause).await;
+        for _ in 0..pace.restarts {
+            if !pace.rest.is_zero() {
+                tokio::time::sleep(pace.rest).await;
+            }
+            times.push(signals.crash_and_measure(kind).await);
+        }
     }
     root.stop().await;
     times.sort();
-    Ok(times[ROUNDS / 2].as_secs_f64() * 1e6)
+    Ok(times[times.len() / 2].as_secs_f64() * 1e6)
 }
 
 /// Seconds from the crash (of all at once, or of one whose group is restarted) until all run again.

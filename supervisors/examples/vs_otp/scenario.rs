@@ -5,8 +5,10 @@ use crate::child::Kind;
 /// What is done.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum What {
-    /// One child crashes among `count` siblings.
+    /// One child crashes among `count` siblings, again and again.
     Restart,
+    /// The same, each time after a rest.
+    Rested,
     /// All children crash at once.
     Storm,
     /// One of a one_for_all group crashes.
@@ -32,12 +34,13 @@ const fn scenario(name: &'static str, what: What, kind: Kind, count: usize) -> S
 }
 
 /// In the order in which they are shown.
-pub(crate) const ALL: [Scenario; 13] = [
+pub(crate) const ALL: [Scenario; 14] = [
     scenario("restart_us", What::Restart, Kind::Task, 0),
     scenario("storm_10000_s", What::Storm, Kind::Task, 10_000),
     scenario("start_stop_100000_s", What::StartStop, Kind::Task, 100_000),
     scenario("idle_bytes", What::Idle, Kind::Task, 100_000),
     scenario("group_1000_s", What::Group, Kind::Task, 1_000),
+    scenario("restart_rested_us", What::Rested, Kind::Task, 0),
     scenario("restart_among_10_us", What::Restart, Kind::Task, 10),
     scenario("restart_among_1000_us", What::Restart, Kind::Task, 1_000),
     scenario("restart_among_100000_us", What::Restart, Kind::Task, 100_000),

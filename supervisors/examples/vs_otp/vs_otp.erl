@@ -12,9 +12,13 @@
 %% More restarts than any scenario makes within the period, so that none ends the supervisor. Same on the other side.
 -define(INTENSITY, 1000000).
 -define(PERIOD, 1).
-%% Restarts measured one after another, and the pause between them. Same on the other side.
--define(ROUNDS, 300).
--define(PAUSE_MS, 2).
+%% Restarts measured: bursts of one right after the other, then a pause in which the period passes, because the check
+%% of the intensity walks over all restarts of the period; or each after a rest. Same on the other side.
+-define(BURSTS, 3).
+-define(BURST, 100).
+-define(PAUSE_MS, 2100).
+-define(RESTED, 300).
+-define(REST_MS, 2).
 
 main([Scenario, Kind, Count]) ->
     ok = to_ring(),
@@ -23,12 +27,9 @@ main([Scenario, Kind, Count]) ->
     halt(0).
 
 run(restart, Kind, Siblings) ->
-    put(signals, {self(), none}),
-    {ok, Sup} = supervisor(one_for_one, specs(Kind, Siblings + 1, {self(), none})),
-    {Victim, _} = up(),
-    Times = crashes(?ROUNDS, Victim, []),
-    true = is_process_alive(Sup),
-    lists:nth(?ROUNDS div 2, lists:sort(Times)) / 1000;
+    restarts(Kind, Siblings, ?BURSTS, ?PAUSE_MS, ?BURST, 0);
+run(rested, Kind, Siblings) ->
+    restarts(Kind, Siblings, 1, 0, ?RESTED, ?REST_MS);
 run(storm, Kind, Count) ->
     burst(one_for_one, Kind, Count, Count);
 run(group, Kind, Count) ->
@@ -50,7 +51,6 @@ run(idle, Kind, Count) ->
 %% Seconds from the crash of Crashing children at once until all Count that have to be restarted run.
 burst(Strategy, Kind, Count, Crashing) ->
     Lives = atomics:new(1, []),
-    put(signals, {self(), Lives}),
     {ok, Sup} = supervisor(Strategy, specs(Kind, Count, {self(), {Lives, 2 * Count}})),
     Pids = [Pid || {_, Pid, _, _} <- supervisor:which_children(Sup)],
     Victims = lists:sublist(Pids, Crashing),
@@ -59,14 +59,26 @@ burst(Strategy, Kind, Count, Crashing) ->
     receive all_up -> ok end,
     (now_ns() - Start) / 1.0e9.
 
+%% Median microseconds from the first child's crash to its successor's first step.
+restarts(Kind, Siblings, Bursts, PauseMs, Burst, RestMs) ->
+    {ok, Sup} = supervisor(one_for_one, specs(Kind, Siblings + 1, {self(), none})),
+    {Victim, _} = up(),
+    {_, Times} = lists:foldl(
+        fun(_, {Pid, Times}) ->
+            timer:sleep(PauseMs),
+            crashes(Burst, RestMs, Pid, Times)
+        end, {Victim, []}, lists:seq(1, Bursts)),
+    true = is_process_alive(Sup),
+    lists:nth(length(Times) div 2, lists:sort(Times)) / 1000.
+
 %% The first child says when it crashes and when its successor runs.
-crashes(0, _, Times) -> Times;
-crashes(Rounds, Pid, Times) ->
-    timer:sleep(?PAUSE_MS),
+crashes(0, _, Pid, Times) -> {Pid, Times};
+crashes(Rounds, RestMs, Pid, Times) ->
+    [timer:sleep(RestMs) || RestMs > 0],
     crash(Pid),
     CrashedAt = receive {crashed, At} -> At end,
     {Next, UpAt} = up(),
-    crashes(Rounds - 1, Next, [UpAt - CrashedAt | Times]).
+    crashes(Rounds - 1, RestMs, Next, [UpAt - CrashedAt | Times]).
 
 up() -> receive {up, Pid, At} -> {Pid, At} end.
 
