@@ -5,9 +5,11 @@
 mod support;
 
 mod beyond;
+mod examples;
 mod groups;
 mod kinds;
 mod lifecycle;
+mod limits;
 mod manage;
 mod model;
 mod nested;
