@@ -24,9 +24,6 @@ use tokio::sync::watch;
 /// Signs of life come far more often.
 const SILENCE_MAX: Duration = Duration::from_secs(1);
 
-/// The first one may take longer: a busy machine starts programs slowly.
-const FIRST_BEAT_MAX: Duration = Duration::from_secs(10);
-
 /// How often a life that is well says so.
 const BEAT: Duration = Duration::from_millis(50);
 
@@ -88,7 +85,6 @@ async fn process(ctx: ChildContext, ledger: Shared) -> Result<(), Failure> {
     let mut child = command.spawn().map_err(|error| failed("not_spawned", error))?;
     let beats = child.stdout.take().ok_or_else(|| Failure::new(Class::Bug, "no_output", "it has no output"))?;
     let mut beats = BufReader::new(beats).lines();
-    ctx.progress.busy(FIRST_BEAT_MAX);
     loop {
         let beat = tokio::select! {
             () = ctx.stop.stopped() => return child.kill().await.map_err(|error| failed("not_killed", error)),
@@ -98,6 +94,7 @@ async fn process(ctx: ChildContext, ledger: Shared) -> Result<(), Failure> {
             let status = child.wait().await.map_err(|error| failed("not_waited_for", error))?;
             return Err(Failure::new(Class::Transient, "exited", status.to_string()));
         }
+        // The promise begins with the first beat: a busy machine starts programs slowly.
         ctx.progress.busy(SILENCE_MAX);
         ledger.send_if_modified(|ledger| note(&mut ledger.process_lives, ctx.incarnation));
     }

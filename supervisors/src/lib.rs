@@ -33,3 +33,12 @@ pub use spec::{
     Strategy, SupervisorSpec,
 };
 pub use view::{ChildInfo, Counts, NodeState, NodeView};
+
+/// The code in the pages for readers compiles.
+#[cfg(doctest)]
+mod pages {
+    #[doc = include_str!("../README.md")]
+    mod readme {}
+    #[doc = include_str!("../docs/from-ractor.md")]
+    mod from_ractor {}
+}
