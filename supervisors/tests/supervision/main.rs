@@ -13,4 +13,5 @@ mod limits;
 mod manage;
 mod model;
 mod nested;
+mod pages;
 mod significant;
