@@ -51,3 +51,12 @@ pub use stopping::{KILL_GRACE, LEFT_BYTES_MAX, STOP_REPORT_MAX, Stop, StopOutcom
 pub use view::{ChildInfo, Counts, NodeState, NodeView};
 pub use window::WindowUse;
 pub use zombies::AbandonedLife;
+
+/// The code in the pages for readers compiles.
+#[cfg(doctest)]
+mod pages {
+    #[doc = include_str!("../README.md")]
+    mod readme {}
+    #[doc = include_str!("../docs/from-ractor.md")]
+    mod from_ractor {}
+}

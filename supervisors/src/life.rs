@@ -59,8 +59,9 @@ pub(crate) struct Life {
     current: AtomicBool,
     /// Nanoseconds since the tree's epoch by which the next sign of life is due; 0 = none is.
     deadline: AtomicU64,
-    /// The supervisor has a timer for `deadline`.
-    watched: AtomicBool,
+    /// When the supervisor's timer for `deadline` rings, counted like it; 0 = there is none. Never later than the
+    /// deadline, unless a message that says so is on its way.
+    watched: AtomicU64,
     used: AtomicBool,
     healthy: AtomicBool,
     left: Mutex<Option<Arc<Value>>>,
@@ -88,7 +89,7 @@ impl Life {
             stopped: Notify::new(),
             current: AtomicBool::new(true),
             deadline: AtomicU64::new(0),
-            watched: AtomicBool::new(false),
+            watched: AtomicU64::new(0),
             used: AtomicBool::new(false),
             healthy: AtomicBool::new(false),
             left: Mutex::new(None),
@@ -160,17 +161,26 @@ impl Life {
 
     /// The instant by which a sign of life is due, if one is.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        match self.deadline.load(Ordering::SeqCst) {
-            0 => None,
-            nanos => Some(self.tree.epoch + Duration::from_nanos(nanos)),
-        }
+        self.instant(self.deadline.load(Ordering::SeqCst))
+    }
+
+    fn instant(&self, nanos: u64) -> Option<Instant> {
+        (nanos != 0).then(|| self.tree.epoch + Duration::from_nanos(nanos))
+    }
+
+    /// Notes for when the supervisor sets its timer, and gives that.
+    pub(crate) fn watch(&self) -> Option<Instant> {
+        let deadline = self.deadline.load(Ordering::SeqCst);
+        self.watched.store(deadline, Ordering::SeqCst);
+        self.instant(deadline)
     }
 
     /// Gives up the timer unless the child became busy meanwhile; true if the timer is still needed.
     pub(crate) fn unwatch(&self) -> bool {
-        self.watched.store(false, Ordering::SeqCst);
+        self.watched.store(0, Ordering::SeqCst);
         // A busy() that ran before the store above saw `watched` and sent no message: look again.
-        self.deadline().is_some() && !self.watched.swap(true, Ordering::SeqCst)
+        let deadline = self.deadline.load(Ordering::SeqCst);
+        deadline != 0 && self.watched.compare_exchange(0, deadline, Ordering::SeqCst, Ordering::SeqCst).is_ok()
     }
 }
 
@@ -225,8 +235,10 @@ impl Progress {
         life.used.store(true, Ordering::SeqCst);
         let due = Instant::now().duration_since(life.tree.epoch).saturating_add(limit);
         let nanos = u64::try_from(due.as_nanos()).unwrap_or(FAR_NANOS).min(FAR_NANOS);
-        life.deadline.store(nanos.max(1), Ordering::SeqCst);
-        if !life.watched.swap(true, Ordering::SeqCst) {
+        let nanos = nanos.max(1);
+        life.deadline.store(nanos, Ordering::SeqCst);
+        let sooner = |rings: u64| (rings == 0 || nanos < rings).then_some(nanos);
+        if life.watched.fetch_update(Ordering::SeqCst, Ordering::SeqCst, sooner).is_ok() {
             life.tell(Msg::Watch { seq: life.seq, life: life.number });
             make_stealable();
         }

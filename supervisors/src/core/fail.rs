@@ -232,16 +232,14 @@ impl Supervisor {
 
     /// A child promised progress: watch that it keeps the promise.
     pub(super) fn watch(&mut self, seq: Seq, life: u64) {
-        let Some(child) = self.children.get(&seq) else { return };
+        let Some(child) = self.children.get_mut(&seq) else { return };
         let current = child.life.as_ref().filter(|current| current.number == life);
-        let Some(current) = current else { return };
-        match current.deadline() {
-            Some(deadline) => {
-                let timer = self.timers.add(deadline, Due::Progress(seq, life));
-                if let Some(child) = self.children.get_mut(&seq) {
-                    child.watch = Some(timer);
-                }
-            }
+        let Some(current) = current.cloned() else { return };
+        if let Some(old) = child.watch.take() {
+            self.timers.cancel(old);
+        }
+        match current.watch() {
+            Some(deadline) => child.watch = Some(self.timers.add(deadline, Due::Progress(seq, life))),
             None => {
                 if current.unwatch() {
                     self.watch(seq, life);

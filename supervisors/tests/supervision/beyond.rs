@@ -170,6 +170,23 @@ async fn test_child_without_progress_is_killed_and_restarted_as_hung() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn test_promise_that_is_sooner_than_the_one_before_is_held_to() {
+    let stage = Stage::default();
+    let _root = stage.start(generous(&stage, RestartPolicy::default())).await;
+    stage.tell("a", Order::Busy(seconds(3_600))).await;
+    stage.tell("a", Order::Busy(seconds(10))).await;
+    pass(seconds(10)).await;
+    assert_eq!(stage.log.of(EventKind::Failed).len(), 1, "hung after ten seconds, not after an hour");
+    stage.tell("a", Order::Busy(seconds(3_600))).await;
+    stage.tell("a", Order::Idle).await;
+    stage.tell("a", Order::Busy(seconds(10))).await;
+    pass(seconds(9)).await;
+    assert_eq!(stage.log.of(EventKind::Failed).len(), 1);
+    pass(seconds(1)).await;
+    assert_eq!(stage.log.of(EventKind::Failed).len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn test_panic_is_a_bug_with_text_and_place() {
     let stage = Stage::default();
     let _root = stage.start(generous(&stage, RestartPolicy::default())).await;
