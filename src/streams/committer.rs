@@ -103,6 +103,7 @@ pub(super) async fn claim(shared: Arc<Shared>, ctx: ChildContext) -> Result<(Val
         }
     };
     shared.set_waits_for(None);
+    faults::point_of("committer.claimed", &shared.id, "");
     let checkpoint = owner.checkpoint().clone();
     cache(&shared, &checkpoint, None).await;
     rewind_sinks(&shared, checkpoint.epoch).await;

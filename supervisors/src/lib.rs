@@ -15,6 +15,7 @@ mod message;
 mod panics;
 mod path;
 mod policy;
+mod pulse;
 mod root;
 mod spec;
 mod timers;
@@ -27,6 +28,7 @@ pub use life::{ChildContext, Fence, Progress, StopToken};
 pub use panics::capture_panics;
 pub use path::ChildPath;
 pub use policy::{Backoff, Class, Failure, Intensity, Reason, RestartPolicy};
+pub use pulse::Pulse;
 pub use root::{Root, RootEnd};
 pub use spec::{
     AutoShutdown, ChildKind, ChildSpec, DEFAULT_SHUTDOWN, InitialFailure, OnLimit, Restart, Shutdown, Started,

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use super::lab::Lab;
+use super::lab::{Lab, QUICK};
 use super::{Node, wait_for};
 
 const SEED: u64 = 21;
@@ -98,8 +98,7 @@ impl Feed {
     pub(crate) fn config_with(&self, address: &str, interval: &str) -> String {
         let partitions: Vec<String> = (0..self.partitions).map(|p| format!("{{ name = \"{p}\" }}")).collect();
         format!(
-            "[supervision]\nmax_restarts = 20\nmax_seconds = 10\nbackoff = {{ min = \"20ms\", max = \"200ms\" }}\n\
-             [adapter.FEED]\nkind = \"http_poll\"\nbase_url = \"http://{address}\"\ninterval = \"{interval}\"\n\
+            "{QUICK}[adapter.FEED]\nkind = \"http_poll\"\nbase_url = \"http://{address}\"\ninterval = \"{interval}\"\n\
              timeout = \"10s\"\ncursor = {{ field = \"seq\", start = \"-1\" }}\npartitions = [{}]\n\
              table = {{ schema = {{ partition = \"long\", seq = \"long\", ts = \"timestamp\", check = \"string\", pad = \"string\" }} }}\n\
              [adapter.FEED.request]\npath = \"/feed/{{part.name}}\"\nquery = {{ since = \"{{cursor}}\" }}\n\
