@@ -277,6 +277,7 @@ impl Committer {
             self.open = Some(open);
             return;
         };
+        faults::point_of("committer.closing", &self.shared.id, "");
         let payload_bytes = open.builder.bytes() as u64;
         let closed_at_us = self.shared.node.clock.now_us();
         let sealed = if open.builder.bytes() <= DECODE_INLINE_BYTES {
