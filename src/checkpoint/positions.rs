@@ -70,7 +70,9 @@ impl Cache {
         let stream = stream.to_owned();
         let stored = self
             .run(move |db| -> Result<(), String> {
-                faults::point("cache.before");
+                if faults::fails("cache.before") {
+                    return Err("crash point".to_owned());
+                }
                 let tree = db.open_tree(TREE).map_err(|e| e.to_string())?;
                 let mut batch = sled::Batch::default();
                 if whole {
@@ -86,7 +88,9 @@ impl Cache {
                 let meta = serde_json::to_vec(&moved.meta).map_err(|e| e.to_string())?;
                 batch.insert(stream.as_bytes(), seal(stream.as_bytes(), &meta));
                 tree.apply_batch(batch).map_err(|e| e.to_string())?;
-                faults::point("cache.after");
+                if faults::fails("cache.after") {
+                    return Err("crash point".to_owned());
+                }
                 Ok(())
             })
             .await;

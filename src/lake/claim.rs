@@ -6,12 +6,11 @@ use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use serde_json::{Value, json};
 
 use super::delta::{line, metadata, metadata_with, protocol, txn};
-use super::error::LakeError;
+use super::error::{LakeError, crash};
 use super::log::{Apps, CLAIM_KEY, Log, Step, TableState};
 use super::owner::Owner;
 use super::recover::{Checkpoint, recover};
 use super::{Lake, layout};
-use crate::faults;
 use crate::names::StreamId;
 use crate::pipeline::{self, LF_COLUMNS};
 
@@ -64,7 +63,7 @@ impl Lake {
             Ok(Step::Write(body + &txn(&own_app, state.own + 1, now_ms)))
         };
         log.append(&self.io, "lake.claim.sent", decide).await?;
-        faults::point("lake.claim.after");
+        crash("lake.claim.after")?;
         let Some(state) = &log.state else {
             return Err(LakeError::bug("claim_state", "a claimed table has no state"));
         };

@@ -102,6 +102,14 @@ impl LakeError {
     }
 }
 
+/// Passes the crash point `name`, which may be armed to fail.
+pub(crate) fn crash(name: &str) -> Result<(), LakeError> {
+    if crate::faults::fails(name) {
+        return Err(LakeError::new(LakeErrorClass::Transient, "crash_point", "armed to fail"));
+    }
+    Ok(())
+}
+
 /// The operating system's error beneath, if there is one.
 fn io_error(error: &object_store::Error) -> Option<&io::Error> {
     let mut next: Option<&(dyn StdError + 'static)> = Some(error);

@@ -26,6 +26,8 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
 };
 
+use crate::faults;
+
 /// The folder of temporary files.
 const TEMPORARY: &str = ".tmp";
 /// A temporary file this old belongs to nobody: no put takes so long.
@@ -95,6 +97,22 @@ fn remove_leftovers(folder: &FsPath, now_us: i64) -> io::Result<()> {
     Ok(())
 }
 
+/// Writes all of it, in two halves so that a crash point between them leaves a torn file.
+fn write(file: &mut File, payload: &PutPayload) -> io::Result<()> {
+    let half = payload.content_length() / 2;
+    let mut written = 0;
+    for part in payload {
+        let cut = half.saturating_sub(written).min(part.len());
+        file.write_all(&part[..cut])?;
+        if (written..written + part.len()).contains(&half) && faults::fails("store.half") {
+            return Err(io::Error::other("crash point"));
+        }
+        file.write_all(&part[cut..])?;
+        written += part.len();
+    }
+    Ok(())
+}
+
 impl Inner {
     /// The file's path; its directory exists and is durable.
     fn prepare(&self, path: PathBuf) -> io::Result<(PathBuf, PathBuf)> {
@@ -149,11 +167,15 @@ impl Inner {
             return Err(self.exists(&path, &directory));
         }
         let (mut file, temporary) = self.temporary().map_err(failed)?;
-        let written = payload.iter().try_for_each(|part| file.write_all(part)).and_then(|()| file.sync_all());
+        let written = write(&mut file, payload).and_then(|()| file.sync_all());
         let named = written.and_then(|()| match replace {
             true => fs::rename(&temporary, &path),
             false => fs::hard_link(&temporary, &path),
         });
+        if named.is_ok() && faults::fails("store.named") {
+            let _ = fs::remove_file(&temporary);
+            return Err(failed(io::Error::other("crash point")));
+        }
         if !replace || named.is_err() {
             // What stays is removed as a leftover.
             let _ = fs::remove_file(&temporary);

@@ -117,10 +117,13 @@ impl Lake {
     /// # Errors
     /// As [`Lake::claim`].
     pub async fn checkpoint_log(&self, id: &StreamId) -> Result<(), LakeError> {
+        error::crash("upkeep.before")?;
         snapshot::write_checkpoint(&self.io, &layout::table(id)).await?;
+        error::crash("upkeep.between")?;
         if self.io.size(&layout::log_entry(&layout::dead(id), 0)).await?.is_some() {
             snapshot::write_checkpoint(&self.io, &layout::dead(id)).await?;
         }
+        error::crash("upkeep.after")?;
         Ok(())
     }
 

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::claim::{info, new_columns};
 use super::delta::{add, add_recorded, line, metadata, metadata_with, protocol, txn};
-use super::error::LakeError;
+use super::error::{LakeError, crash};
 use super::io::Put;
 use super::log::{Apps, Log, RECORD_KEY, Step, TableState};
 use super::record::EpochRecord;
@@ -110,9 +110,9 @@ impl Owner {
         if faults::bug("dead_before_commit") {
             self.finish_dead(&record).await?;
         }
-        faults::point("lake.commit.before");
+        crash("lake.commit.before")?;
         let version = self.commit_table(sealed, &path).await?;
-        faults::point("lake.commit.after");
+        crash("lake.commit.after")?;
         self.finish_dead(&record).await?;
         self.checkpoint.apply(&record);
         // Only a later start is slower without it, so neither its failure nor its slowness is the commit's.
@@ -151,21 +151,21 @@ impl Owner {
     async fn stage(&self, sealed: &Sealed, path: &str, record: &EpochRecord) -> Result<(), LakeError> {
         let put = |path: String, bytes: Bytes| async move { self.lake.io.put_same(&path, bytes).await };
         let raw = async {
-            faults::point("lake.raw.before");
+            crash("lake.raw.before")?;
             let segment = |segment: &RawSegment| put(self.raw_name(&segment.path), segment.bytes.clone());
             let puts: Vec<_> = sealed.raw.iter().map(segment).collect();
             futures::stream::iter(puts).buffer_unordered(PUTS_AT_ONCE).try_collect::<()>().await?;
-            faults::point("lake.raw.after");
+            crash("lake.raw.after")?;
             Ok(())
         };
         let data = async {
-            faults::point("lake.data.before");
+            crash("lake.data.before")?;
             let (table, dead) = (layout::table(&self.id), layout::dead(&self.id));
             let file = |table: &str, file: &DataFile| put(format!("{table}/{}", file.path), file.bytes.clone());
             let files = sealed.files.iter().map(|f| file(&table, f));
             let puts: Vec<_> = files.chain(sealed.dead_files.iter().map(|f| file(&dead, f))).collect();
             futures::stream::iter(puts).buffer_unordered(PUTS_AT_ONCE).try_collect::<()>().await?;
-            faults::point("lake.data.after");
+            crash("lake.data.after")?;
             Ok(())
         };
         futures::try_join!(raw, data, self.write_record(path, record)).map(|_| ())
@@ -187,7 +187,7 @@ impl Owner {
             let message = format!("{path} holds another content of the same generation; claim the stream again");
             return Err(LakeError::bug("record_differs", message));
         }
-        faults::point("lake.record.after");
+        crash("lake.record.after")?;
         Ok(())
     }
 
@@ -233,7 +233,7 @@ impl Owner {
         if record.dead == 0 {
             return Ok(());
         }
-        faults::point("lake.dead.before");
+        crash("lake.dead.before")?;
         let table = layout::dead(&self.id);
         let app = layout::dead_app(&self.id);
         if self.dead.is_none() {
@@ -264,7 +264,7 @@ impl Owner {
             Ok(Step::Write(record.dead_files.iter().fold(body, |body, file| body + &add_recorded(file, now_ms))))
         };
         log.append(&self.lake.io, "lake.dead.sent", decide).await?;
-        faults::point("lake.dead.after");
+        crash("lake.dead.after")?;
         Ok(())
     }
 }

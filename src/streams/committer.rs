@@ -103,6 +103,7 @@ pub(super) async fn claim(shared: Arc<Shared>, ctx: ChildContext) -> Result<(Val
         }
     };
     shared.set_waits_for(None);
+    faults::point_of("committer.claimed", &shared.id, "");
     let checkpoint = owner.checkpoint().clone();
     cache(&shared, &checkpoint, None).await;
     rewind_sinks(&shared, checkpoint.epoch).await;
@@ -276,6 +277,7 @@ impl Committer {
             self.open = Some(open);
             return;
         };
+        faults::point_of("committer.closing", &self.shared.id, "");
         let payload_bytes = open.builder.bytes() as u64;
         let closed_at_us = self.shared.node.clock.now_us();
         let sealed = if open.builder.bytes() <= DECODE_INLINE_BYTES {

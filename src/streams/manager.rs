@@ -17,8 +17,10 @@ use super::directory::Entry;
 use super::tree;
 use crate::settings::Job;
 
-/// Pause before a stream that could not be brought up is tried again.
-const BRING_UP_PAUSE: Duration = Duration::from_secs(30);
+/// Pauses before a stream that could not be brought up is tried again; they double. What was a moment's trouble costs
+/// a moment, and what needs somebody's hand is not asked for in a loop.
+const BRING_UP_PAUSE_MIN: Duration = Duration::from_millis(500);
+const BRING_UP_PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// Owns one stream.
 #[derive(Debug)]
@@ -200,14 +202,16 @@ async fn keep_up(entry: Arc<Entry>, supervisor: SupervisorHandle, again: Arc<Not
             Box::pin(bring_back(&entry, &supervisor)).await;
         }
         last = job;
+        let mut pause = BRING_UP_PAUSE_MIN;
         // Boxed, so that a stream at rest does not hold the room for a start.
         while let Err(why) = Box::pin(start_missing(&entry, &supervisor)).await {
             tracing::error!(stream = %entry.shared.id, code = why.code, message = why.message, "the stream does not come up");
             entry.shared.set_parked(supervisor.path().as_str(), Some(why));
             tokio::select! {
-                () = tokio::time::sleep(BRING_UP_PAUSE) => {}
+                () = tokio::time::sleep(pause) => {}
                 () = again.notified() => {}
             }
+            pause = (pause * 2).min(BRING_UP_PAUSE_MAX);
         }
         entry.shared.set_parked(supervisor.path().as_str(), None);
     }

@@ -69,6 +69,11 @@ impl Lab {
         &self.lake
     }
 
+    /// A file that is not there yet, for the test to make as a signal.
+    pub(crate) fn signal_file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
     /// The state directory.
     pub(crate) fn state(&self) -> PathBuf {
         self.dir.path().join("state")
@@ -117,6 +122,15 @@ impl Lab {
     }
 }
 
+/// `[supervision]` with quick restarts, and more of them than any test has.
+pub(crate) const QUICK: &str =
+    "[supervision]\nmax_restarts = 20\nmax_seconds = 10\nbackoff = { min = \"20ms\", max = \"200ms\" }\n";
+
+/// The table of a stream.
+pub(crate) fn stream(name: &str, adapter: &str) -> String {
+    format!("[stream.\"{name}\"]\nadapter = \"{adapter}\"\n")
+}
+
 /// The stream `acme/syn` on `kind = "synthetic"`.
 #[derive(Clone, Copy)]
 pub(crate) struct Synthetic {
@@ -133,11 +147,15 @@ impl Synthetic {
 
     /// The configuration, with quick restarts.
     pub(crate) fn config(&self) -> String {
+        format!("{QUICK}{}{}", self.adapter("SYN"), stream(Self::STREAM, "SYN"))
+    }
+
+    /// The table of an adapter of this name.
+    pub(crate) fn adapter(&self, name: &str) -> String {
         let Self { seed, partitions, total, rate } = self;
         format!(
-            "[supervision]\nmax_restarts = 20\nmax_seconds = 10\nbackoff = {{ min = \"20ms\", max = \"200ms\" }}\n\
-             [adapter.SYN]\nkind = \"synthetic\"\nseed = {seed}\npartitions = {partitions}\ntotal = {total}\n\
-             rate = {rate}\nbytes = 120\n[stream.\"acme/syn\"]\nadapter = \"SYN\"\n"
+            "[adapter.{name}]\nkind = \"synthetic\"\nseed = {seed}\npartitions = {partitions}\ntotal = {total}\n\
+             rate = {rate}\nbytes = 120\n"
         )
     }
 
@@ -149,13 +167,18 @@ impl Synthetic {
 
     /// Waits until the whole of it is in the lake and judges it.
     pub(crate) async fn whole(&self, lab: &Lab, node: &Node) -> Verdict {
+        self.whole_of(Self::STREAM, lab, node).await
+    }
+
+    /// The same of a stream of another name.
+    pub(crate) async fn whole_of(&self, stream: &str, lab: &Lab, node: &Node) -> Verdict {
         let expected = self.expected();
         let all = self.partitions * self.total;
         let last = std::cell::RefCell::new(Verdict::default());
         let waited = tokio::time::timeout(
             Duration::from_secs(90),
             wait_for("the whole stream", Duration::MAX, async || {
-                let verdict = lab.judge(Self::STREAM, &expected);
+                let verdict = lab.judge(stream, &expected);
                 let whole = verdict.rows + verdict.dead >= all;
                 last.replace(verdict.clone());
                 whole.then_some(verdict)
