@@ -42,12 +42,53 @@ pub const fn bug_every(_name: &str, _nth: u32) -> bool {
 }
 
 #[cfg(feature = "crashpoints")]
-pub use armed::{acknowledged, bug, bug_every, fails, point};
+pub use armed::{Script, Strike, acknowledged, bug, bug_every, fails, play, point};
 
 #[cfg(feature = "crashpoints")]
 mod armed {
+    use std::cell::{Cell, RefCell};
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU32, Ordering};
+
+    /// What a script has for one pass of a point.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub enum Strike {
+        /// Nothing.
+        Pass,
+        /// A panic.
+        Panic,
+        /// An error, at points that can fail.
+        Fail,
+    }
+
+    /// What a simulation has in mind for everything that runs on its thread, in place of the environment.
+    pub struct Script {
+        /// The deliberate bug that is switched on.
+        pub bug: Option<String>,
+        /// Is asked at every point; must not pass one itself.
+        pub point: Box<dyn Fn(&str) -> Strike>,
+    }
+
+    impl std::fmt::Debug for Script {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.debug_struct("Script").field("bug", &self.bug).finish_non_exhaustive()
+        }
+    }
+
+    thread_local! {
+        static SCRIPT: RefCell<Option<Script>> = const { RefCell::new(None) };
+        static PASSES: Cell<u32> = const { Cell::new(0) };
+    }
+
+    /// Plays `script` on this thread until another one, or none, is given.
+    pub fn play(script: Option<Script>) {
+        SCRIPT.set(script);
+        PASSES.set(0);
+    }
+
+    fn scripted(name: &str) -> Option<Strike> {
+        SCRIPT.with_borrow(|script| script.as_ref().map(|script| (script.point)(name)))
+    }
 
     struct Armed {
         name: String,
@@ -82,6 +123,11 @@ mod armed {
     #[allow(clippy::print_stderr, reason = "the proof, for the test that armed it, that the fault happened")]
     #[must_use]
     pub fn fails(name: &str) -> bool {
+        match scripted(name) {
+            Some(Strike::Panic) => panic!("crash point {name}"),
+            Some(strike) => return strike == Strike::Fail,
+            None => {}
+        }
         let Some(armed) = armed().filter(|armed| armed.name == name) else { return false };
         if armed.passes.fetch_add(1, Ordering::SeqCst) + 1 != armed.nth {
             return false;
@@ -101,14 +147,23 @@ mod armed {
     #[must_use]
     pub fn bug(name: &str) -> bool {
         static BUG: OnceLock<Option<String>> = OnceLock::new();
+        let scripted = SCRIPT.with_borrow(|script| script.as_ref().map(|script| script.bug.as_deref() == Some(name)));
+        if let Some(on) = scripted {
+            return on;
+        }
         BUG.get_or_init(|| std::env::var("LAKEFEED_BUG").ok()).as_deref() == Some(name)
     }
 
     /// Whether the deliberate bug `name` is switched on and this is one of every `nth` passes.
     #[must_use]
     pub fn bug_every(name: &str, nth: u32) -> bool {
-        static PASSES: AtomicU32 = AtomicU32::new(0);
-        bug(name) && (PASSES.fetch_add(1, Ordering::SeqCst) + 1).is_multiple_of(nth)
+        static ALL: AtomicU32 = AtomicU32::new(0);
+        if !bug(name) {
+            return false;
+        }
+        let scripted = SCRIPT.with_borrow(Option::is_some);
+        let before = if scripted { PASSES.replace(PASSES.get() + 1) } else { ALL.fetch_add(1, Ordering::SeqCst) };
+        (before + 1).is_multiple_of(nth)
     }
 
     /// Notes that the source was told that everything up to `position` is safe.

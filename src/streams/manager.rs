@@ -205,8 +205,9 @@ async fn keep_up(entry: Arc<Entry>, supervisor: SupervisorHandle, again: Arc<Not
             tracing::error!(stream = %entry.shared.id, code = why.code, message = why.message, "the stream does not come up");
             entry.shared.set_parked(supervisor.path().as_str(), Some(why));
             tokio::select! {
-                () = tokio::time::sleep(BRING_UP_PAUSE) => {}
+                biased;
                 () = again.notified() => {}
+                () = tokio::time::sleep(BRING_UP_PAUSE) => {}
             }
         }
         entry.shared.set_parked(supervisor.path().as_str(), None);

@@ -1,0 +1,89 @@
+//! Seeds.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::{Outcome, run};
+
+/// Seeds of one run of the test command.
+const SEEDS: u64 = 300;
+/// Runtimes side by side, each with a world of its own.
+const THREADS: u64 = 2;
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+/// Runs seeds and shows each to `see`.
+fn all(first: u64, count: u64, bug: Option<&str>, see: impl Fn(u64, Outcome) + Sync) {
+    let next = AtomicU64::new(first);
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::SeqCst);
+                    if seed >= first + count {
+                        return;
+                    }
+                    see(seed, run(seed, bug));
+                }
+            });
+        }
+    });
+}
+
+fn add(sum: &mut BTreeMap<String, u64>, more: &BTreeMap<String, u32>) {
+    for (name, count) in more {
+        *sum.entry(name.clone()).or_default() += u64::from(*count);
+    }
+}
+
+#[derive(Default)]
+struct Sum {
+    failed: Vec<String>,
+    faults: BTreeMap<String, u64>,
+    restarts: BTreeMap<String, u64>,
+    parked: BTreeMap<String, u64>,
+    records: u64,
+    dead: u64,
+    epochs: u64,
+}
+
+#[test]
+fn test_simulation_loses_and_doubles_nothing() {
+    let (first, count) = (number("SIMULATION_SEED", 0), number("SIMULATION_SEEDS", SEEDS));
+    let sum = std::sync::Mutex::new(Sum::default());
+    all(first, count, None, |seed, outcome| {
+        let mut sum = sum.lock().unwrap();
+        add(&mut sum.faults, &outcome.faults);
+        add(&mut sum.restarts, &outcome.restarts);
+        add(&mut sum.parked, &outcome.parked);
+        (sum.records, sum.dead, sum.epochs) =
+            (sum.records + outcome.records, sum.dead + outcome.dead, sum.epochs + outcome.epochs);
+        if let Some(what) = outcome.wrong.first() {
+            let line = format!("SIMULATION_SEED={seed} SIMULATION_SEEDS=1 cargo test --lib simulation: {what}");
+            println!("{line}");
+            sum.failed.push(line);
+            if std::env::var_os("SIMULATION_LOG").is_some() {
+                println!("{}\n{}", outcome.log.join("\n"), outcome.wrong.join("\n"));
+            }
+        }
+    });
+    let sum = sum.into_inner().unwrap();
+    println!("{} records, {} dead, {} epochs", sum.records, sum.dead, sum.epochs);
+    println!("faults {:?}\nrestarts {:?}\nparked {:?}", sum.faults, sum.restarts, sum.parked);
+    assert!(sum.failed.is_empty(), "{} of {count} seeds:\n{}", sum.failed.len(), sum.failed.join("\n"));
+}
+
+#[test]
+fn test_simulation_of_the_same_seed_tells_the_same_story_byte_for_byte() {
+    for seed in number("SIMULATION_SEED", 0)..number("SIMULATION_SEED", 0) + 8 {
+        let (once, again) = (run(seed, None).log, run(seed, None).log);
+        assert!(once.len() > 100, "seed {seed} has a story");
+        let differs = once.iter().zip(&again).position(|(a, b)| a != b);
+        if let Some(at) = differs {
+            panic!("seed {seed}, line {at}:\n{}\n{}", once[at], again[at]);
+        }
+        assert_eq!(once.len(), again.len(), "seed {seed}");
+    }
+}
