@@ -13,8 +13,8 @@ mod trees;
 
 pub use keep::SledKeep;
 pub use positions::{CachedPositions, Meta, Moved};
-pub use store::{Cache, OpenReport};
 #[cfg(test)]
 pub(crate) use store::unseal;
+pub use store::{Cache, OpenReport};
 #[cfg(test)]
 pub(crate) use trees::{Change, Disk, Entry, Kept, Trees};

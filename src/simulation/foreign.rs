@@ -43,16 +43,7 @@ struct Seen {
 impl Foreign {
     pub(crate) fn new(inner: Arc<dyn ObjectStore>, store: FailingStore, id: &str) -> Self {
         let table = format!("tables/{id}");
-        Self {
-            inner,
-            store,
-            table,
-            number: 0,
-            deleted: 0,
-            epochs: BTreeSet::new(),
-            columns: 0,
-            appended: Vec::new(),
-        }
+        Self { inner, store, table, number: 0, deleted: 0, epochs: BTreeSet::new(), columns: 0, appended: Vec::new() }
     }
 
     async fn get(&self, path: &str) -> Option<Bytes> {
@@ -180,10 +171,8 @@ impl Foreign {
     async fn widen(&mut self, seen: &Seen) -> &'static str {
         self.columns += 1;
         let mut metadata = seen.metadata.clone();
-        let column = format!(
-            r#""fields":[{{"name":"theirs_{}","type":"date","nullable":true,"metadata":{{}}}},"#,
-            self.columns
-        );
+        let column =
+            format!(r#""fields":[{{"name":"theirs_{}","type":"date","nullable":true,"metadata":{{}}}},"#, self.columns);
         let schema = metadata["schemaString"].as_str().unwrap_or_default().replacen(r#""fields":["#, &column, 1);
         metadata["schemaString"] = schema.into();
         self.commit(seen, &[json!({"commitInfo": {"operation": "ADD COLUMNS"}}), json!({"metaData": metadata})]).await;

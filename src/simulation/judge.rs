@@ -29,7 +29,8 @@ pub(crate) async fn judge(world: &World, store: &Arc<dyn ObjectStore>) -> Outcom
     for (id, foreign) in world.streams.iter().zip(&world.foreign) {
         let (committed, published) =
             world.truth.stream(&id.to_string(), |stream| (stream.committed.clone(), stream.published.clone()));
-        let committed: BTreeMap<u64, u64> = committed.iter().filter_map(|(p, seq)| Some((p.parse().ok()?, *seq))).collect();
+        let committed: BTreeMap<u64, u64> =
+            committed.iter().filter_map(|(p, seq)| Some((p.parse().ok()?, *seq))).collect();
         let handed_over = (0..world.partitions[id]).filter_map(|p| Some((p, Some(*committed.get(&p)?)))).collect();
         // The seed of the adapters is the world's.
         let expected = Expected::Synthetic { seed: world.seed, partitions: world.partitions[id], handed_over };

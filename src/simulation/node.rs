@@ -200,8 +200,7 @@ async fn bring_up(parts: Parts) -> Result<Up, String> {
     let secrets = Arc::new(MapSecrets::default());
     let (settings, _) = load(&parts.config, &kinds, &secrets)?;
     let clock: Arc<dyn Clock> = Arc::<JumpingClock>::clone(&parts.clock);
-    let disk =
-        LivingDisk { disk: Arc::clone(&parts.state.disk), gate: gate.clone(), truth: Arc::clone(&parts.truth) };
+    let disk = LivingDisk { disk: Arc::clone(&parts.state.disk), gate: gate.clone(), truth: Arc::clone(&parts.truth) };
     let cache = Cache::in_place(Arc::new(disk));
     let feed = Arc::new(Feed::load(cache.clone(), format!("{:016x}", parts.seed)).await);
     let store = Arc::new(parts.store.for_node(&parts.who, &gate));
@@ -230,9 +229,8 @@ async fn bring_up(parts: Parts) -> Result<Up, String> {
         incarnations: parts.state.incarnations,
     };
     let _ = observed.directory.set(Arc::clone(&directory));
-    let spec = SupervisorSpec::new(Strategy::OneForOne)
-        .intensity(ROOT_RESTARTS_MAX, ROOT_WINDOW)
-        .child(directory.tenants());
+    let spec =
+        SupervisorSpec::new(Strategy::OneForOne).intensity(ROOT_RESTARTS_MAX, ROOT_WINDOW).child(directory.tenants());
     let root = Root::start("lakefeed", spec, Arc::new(observed), parts.seed).await;
     let root = root.map_err(|failure| failure.to_string())?;
     directory.attach(root.handle());

@@ -1,5 +1,6 @@
 //! The synthetic kind with troubles: records that cannot be decoded, errors, panics, hangs.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -32,6 +33,7 @@ pub(crate) struct Mood {
 #[derive(Debug)]
 pub(crate) struct Troubles {
     state: Mutex<(Draw, Mood)>,
+    panics: AtomicU32,
 }
 
 enum Trouble {
@@ -43,11 +45,16 @@ enum Trouble {
 
 impl Troubles {
     pub(crate) fn new(draw: Draw) -> Arc<Self> {
-        Arc::new(Self { state: Mutex::new((draw, Mood::default())) })
+        Arc::new(Self { state: Mutex::new((draw, Mood::default())), panics: AtomicU32::new(0) })
     }
 
     pub(crate) fn set(&self, mood: Mood) {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).1 = mood;
+    }
+
+    /// How often a source has panicked.
+    pub(crate) fn panics(&self) -> u32 {
+        self.panics.load(Ordering::SeqCst)
     }
 
     fn next(&self) -> Trouble {
@@ -65,6 +72,7 @@ impl Troubles {
             return Trouble::Error(error.after(wait));
         }
         if drawn < mood.error + mood.limited + mood.panic {
+            self.panics.fetch_add(1, Ordering::SeqCst);
             return Trouble::Panic;
         }
         if drawn < mood.error + mood.limited + mood.panic + mood.hang {

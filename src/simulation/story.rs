@@ -21,6 +21,8 @@ use crate::streams::api::{Actual, Desired, Streams};
 const STEPS: u64 = 14;
 /// How long a node may take to come up in good weather.
 const UP_WITHIN: Duration = Duration::from_secs(30);
+/// How often the operator looks at parked streams.
+const OPERATOR_LOOKS_EVERY: Duration = Duration::from_secs(2);
 /// A hundred years are no jump that a clock makes; a day is.
 const DAY_US: i64 = 86_400_000_000;
 
@@ -232,13 +234,19 @@ impl World {
         if !self.until(UP_WITHIN, |world| world.nodes.first().is_some_and(|node| node.up().is_some())).await {
             return self.truth.wrong("the node does not come up again".to_owned());
         }
-        self.ask_back().await;
         let fresh: Vec<_> = self.marks();
-        let arrived = |world: &Self| fresh.iter().all(|(id, partition, seq)| {
-            world.truth.stream(id, |stream| stream.committed.get(partition).is_some_and(|at| at > seq))
-        });
-        let left = LIVE_WITHIN.saturating_sub(began.elapsed());
-        if !self.until(left, arrived).await {
+        let arrived = |world: &Self| {
+            fresh.iter().all(|(id, partition, seq)| {
+                world.truth.stream(id, |stream| stream.committed.get(partition).is_some_and(|at| at > seq))
+            })
+        };
+        // What a dead owner had sent may claim a stream even now; whoever looks after the node gives it back.
+        let mut live = false;
+        while !live && began.elapsed() < LIVE_WITHIN {
+            self.ask_back().await;
+            live = self.until(OPERATOR_LOOKS_EVERY, arrived).await;
+        }
+        if !live {
             let late = self.late(&fresh).await;
             self.truth.wrong(late);
         }
@@ -288,6 +296,24 @@ impl World {
         }
     }
 
+    /// An outage is back-pressure: nothing is restarted but what was made to fail.
+    fn restarts_without_cause(&self) -> Vec<String> {
+        let panics = self.troubles.panics() + self.faults.get("Panic").copied().unwrap_or_default();
+        let mut caused = 0;
+        let mut wrong = Vec::new();
+        for (what, count) in self.truth.restarts() {
+            match what.split_once(' ').map_or("", |(_, reason)| reason) {
+                "bug/panic" | "bug/actor_failed" => caused += count,
+                reason if reason.ends_with("/source_error") => {}
+                _ => wrong.push(format!("{count} restarts of {what}")),
+            }
+        }
+        if caused > panics {
+            wrong.push(format!("{caused} restarts after {panics} panics"));
+        }
+        wrong
+    }
+
     /// Stops the node in order and judges.
     async fn end(mut self) -> Outcome {
         if let Some(up) = self.nodes.first().and_then(|node| node.up()) {
@@ -297,7 +323,9 @@ impl World {
         // What was still on its way arrives before anybody looks.
         sleep(Duration::from_secs(60)).await;
         let mut outcome = judge::judge(&self, &(Arc::clone(&self.inner) as Arc<dyn ObjectStore>)).await;
-        outcome.wrong.extend(self.truth.take_wrong());
+        let judged = std::mem::replace(&mut outcome.wrong, self.truth.take_wrong());
+        outcome.wrong.extend(judged);
+        outcome.wrong.extend(self.restarts_without_cause());
         outcome.log = self.truth.journal.take();
         for (name, count) in self.store.fired_by_name() {
             *self.faults.entry(name.to_owned()).or_default() += count;

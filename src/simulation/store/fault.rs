@@ -130,16 +130,8 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 8] = [
-        Self::Entry,
-        Self::DeadEntry,
-        Self::Data,
-        Self::Dead,
-        Self::Raw,
-        Self::Record,
-        Self::Control,
-        Self::Note,
-    ];
+    pub(crate) const ALL: [Self; 8] =
+        [Self::Entry, Self::DeadEntry, Self::Data, Self::Dead, Self::Raw, Self::Record, Self::Control, Self::Note];
 
     pub(crate) fn of(path: &str) -> Self {
         let top = path.split('/').next().unwrap_or_default();

@@ -23,8 +23,8 @@ use object_store::{Error, ObjectStore, PutMode, PutOptions, PutPayload, PutResul
 use tokio::time::{Instant, sleep};
 
 pub(crate) use fault::{Answer, Fault, Kind};
-use plan::{Fate, Plan};
 pub(crate) use plan::{Fail, Weather};
+use plan::{Fate, Plan};
 
 use super::draw::Draw;
 

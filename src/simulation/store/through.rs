@@ -159,4 +159,3 @@ impl MultipartUpload for Torn {
         self.upload.abort().await
     }
 }
-
