@@ -23,7 +23,7 @@ const STEPS: u64 = 14;
 const UP_WITHIN: Duration = Duration::from_secs(30);
 /// How often the operator looks at parked streams.
 const OPERATOR_LOOKS_EVERY: Duration = Duration::from_secs(2);
-/// A hundred years are no jump that a clock makes; a day is.
+/// The greatest jump of a clock.
 const DAY_US: i64 = 86_400_000_000;
 
 /// Tells the story of `seed`.
@@ -331,6 +331,7 @@ impl World {
             *self.faults.entry(name.to_owned()).or_default() += count;
         }
         outcome.faults = std::mem::take(&mut self.faults);
+        outcome.acknowledged = self.truth.acknowledgements();
         outcome.restarts = self.truth.restarts();
         outcome.parked = self.truth.parked();
         outcome

@@ -54,6 +54,32 @@ fn add(sum: &mut BTreeMap<String, u64>, more: &BTreeMap<String, u32>) {
     }
 }
 
+/// Faults that must have come, or the seeds prove nothing.
+const FAULTS: [&str; 22] = [
+    "Fail",
+    "Kill",
+    "Panic",
+    "answer_lost",
+    "clock",
+    "conflict",
+    "foreign append",
+    "foreign compact",
+    "foreign delete",
+    "foreign take back",
+    "foreign widen",
+    "kill",
+    "late",
+    "message",
+    "overtaken",
+    "reset",
+    "second owner",
+    "silent",
+    "silent_done",
+    "throttled",
+    "unauthenticated",
+    "unavailable",
+];
+
 #[derive(Default)]
 struct Sum {
     failed: Vec<String>,
@@ -63,6 +89,7 @@ struct Sum {
     records: u64,
     dead: u64,
     epochs: u64,
+    acknowledged: u64,
 }
 
 #[test]
@@ -74,8 +101,10 @@ fn test_simulation_loses_and_doubles_nothing() {
         add(&mut sum.faults, &outcome.faults);
         add(&mut sum.restarts, &outcome.restarts);
         add(&mut sum.parked, &outcome.parked);
-        (sum.records, sum.dead, sum.epochs) =
-            (sum.records + outcome.records, sum.dead + outcome.dead, sum.epochs + outcome.epochs);
+        sum.records += outcome.records;
+        sum.dead += outcome.dead;
+        sum.epochs += outcome.epochs;
+        sum.acknowledged += outcome.acknowledged;
         if let Some(what) = outcome.wrong.first() {
             let line = format!("SIMULATION_SEED={seed} SIMULATION_SEEDS=1 cargo test --lib simulation: {what}");
             println!("{line}");
@@ -86,9 +115,14 @@ fn test_simulation_loses_and_doubles_nothing() {
         }
     });
     let sum = sum.into_inner().unwrap();
-    println!("{} records, {} dead, {} epochs", sum.records, sum.dead, sum.epochs);
+    println!("{} records, {} dead, {} epochs, {} acknowledged", sum.records, sum.dead, sum.epochs, sum.acknowledged);
     println!("faults {:?}\nrestarts {:?}\nparked {:?}", sum.faults, sum.restarts, sum.parked);
     assert!(sum.failed.is_empty(), "{} of {count} seeds:\n{}", sum.failed.len(), sum.failed.join("\n"));
+    if count >= SEEDS {
+        let absent: Vec<_> = FAULTS.iter().filter(|name| !sum.faults.contains_key(**name)).collect();
+        assert!(absent.is_empty(), "these never happened: {absent:?}");
+        assert!(sum.records > 50 * count && sum.dead > count && sum.acknowledged > 10 * count);
+    }
 }
 
 #[test]

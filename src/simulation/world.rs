@@ -34,6 +34,8 @@ pub(crate) struct Outcome {
     pub(crate) records: u64,
     pub(crate) dead: u64,
     pub(crate) epochs: u64,
+    /// What sources were told.
+    pub(crate) acknowledged: u64,
     pub(crate) restarts: BTreeMap<String, u32>,
     pub(crate) parked: BTreeMap<String, u32>,
 }
@@ -55,7 +57,7 @@ pub(crate) enum Blow {
 }
 
 /// The points of the way of a record, in order.
-pub(crate) const POINTS: [&str; 21] = [
+pub(crate) const POINTS: [&str; 20] = [
     "worker.pulled",
     "lake.claim.sent",
     "lake.claim.after",
@@ -76,7 +78,6 @@ pub(crate) const POINTS: [&str; 21] = [
     "announce.after",
     "control.stored",
     "control.applied",
-    "lake.claim.sent",
 ];
 
 /// The world of one seed.
@@ -94,8 +95,6 @@ pub(crate) struct World {
     pub(crate) foreign: Vec<Foreign>,
     pub(crate) nodes: Vec<SimNode>,
     pub(crate) faults: BTreeMap<String, u32>,
-    /// State directories of nodes that died, to be started on again.
-    pub(crate) left: Vec<StateDir>,
     started: u64,
     junk_every: u64,
     polled: bool,
@@ -134,7 +133,6 @@ impl World {
             polled: draw.one_in(4),
             nodes: Vec::new(),
             faults: BTreeMap::new(),
-            left: Vec::new(),
             started: 0,
             _folder: folder,
             truth,
@@ -223,8 +221,7 @@ impl Drop for World {
     }
 }
 
-/// What strikes at the armed point: the nodes' gates are closed by whoever reads `struck`, which is the same moment
-/// for everything that waits in between, so a kill also lets nothing pass from here on.
+/// What strikes at the armed point. A kill closes every gate at that moment; the story clears away the dead later.
 fn script(bug: Option<&str>, armed: &Arc<Mutex<Option<Armed>>>, struck: &Arc<Mutex<Vec<(String, Blow)>>>) {
     let (armed, struck) = (Arc::clone(armed), Arc::clone(struck));
     let point = move |name: &str| {
