@@ -64,10 +64,11 @@ pub const fn hurry() -> bool {
 }
 
 #[cfg(feature = "crashpoints")]
-pub use armed::{acknowledged, bug, bug_every, fails, hurry, point, point_of};
+pub use armed::{Script, Strike, acknowledged, bug, bug_every, fails, hurry, play, point, point_of};
 
 #[cfg(feature = "crashpoints")]
 mod armed {
+    use std::cell::{Cell, RefCell};
     use std::collections::HashSet;
     use std::fmt::Display;
     use std::path::PathBuf;
@@ -82,6 +83,46 @@ mod armed {
         Nth(u32),
         From(u32),
         Each(Mutex<HashSet<String>>),
+    }
+
+    /// What a script has for one pass of a point.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub enum Strike {
+        /// Nothing.
+        Pass,
+        /// A panic.
+        Panic,
+        /// An error, at points that can fail.
+        Fail,
+    }
+
+    /// What a simulation has in mind for everything that runs on its thread, in place of the environment.
+    pub struct Script {
+        /// The deliberate bug that is switched on.
+        pub bug: Option<String>,
+        /// Is asked at every point; must not pass one itself.
+        pub point: Box<dyn Fn(&str) -> Strike>,
+    }
+
+    impl std::fmt::Debug for Script {
+        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.debug_struct("Script").field("bug", &self.bug).finish_non_exhaustive()
+        }
+    }
+
+    thread_local! {
+        static SCRIPT: RefCell<Option<Script>> = const { RefCell::new(None) };
+        static PASSES: Cell<u32> = const { Cell::new(0) };
+    }
+
+    /// Plays `script` on this thread until another one, or none, is given.
+    pub fn play(script: Option<Script>) {
+        SCRIPT.set(script);
+        PASSES.set(0);
+    }
+
+    fn scripted(name: &str) -> Option<Strike> {
+        SCRIPT.with_borrow(|script| script.as_ref().map(|script| (script.point)(name)))
     }
 
     struct Armed {
@@ -146,7 +187,7 @@ mod armed {
 
     /// Passes the point `name` on behalf of a stream and, where there is one, its partition.
     pub fn point_of(name: &str, stream: &dyn Display, partition: &str) {
-        if armed().iter().any(|armed| armed.name == name) {
+        if SCRIPT.with_borrow(Option::is_some) || armed().iter().any(|armed| armed.name == name) {
             let subject = if partition.is_empty() { stream.to_string() } else { format!("{stream}/{partition}") };
             let _ = passes(name, &subject);
         }
@@ -159,6 +200,11 @@ mod armed {
     }
 
     fn passes(name: &str, subject: &str) -> bool {
+        match scripted(name) {
+            Some(Strike::Panic) => panic!("crash point {name}"),
+            Some(strike) => return strike == Strike::Fail,
+            None => {}
+        }
         // In turn: the first that has not fired yet is the last that counts.
         let mut waits = false;
         let mut turn =
@@ -202,14 +248,20 @@ mod armed {
     /// Whether the deliberate bug `name` is switched on.
     #[must_use]
     pub fn bug(name: &str) -> bool {
-        chosen() == Some(name)
+        let scripted = SCRIPT.with_borrow(|script| script.as_ref().map(|script| script.bug.as_deref() == Some(name)));
+        scripted.unwrap_or_else(|| chosen() == Some(name))
     }
 
     /// Whether the deliberate bug `name` is switched on and this is one of every `nth` passes.
     #[must_use]
     pub fn bug_every(name: &str, nth: u32) -> bool {
-        static PASSES: AtomicU32 = AtomicU32::new(0);
-        bug(name) && (PASSES.fetch_add(1, Ordering::SeqCst) + 1).is_multiple_of(nth)
+        static ALL: AtomicU32 = AtomicU32::new(0);
+        if !bug(name) {
+            return false;
+        }
+        let scripted = SCRIPT.with_borrow(Option::is_some);
+        let before = if scripted { PASSES.replace(PASSES.get() + 1) } else { ALL.fetch_add(1, Ordering::SeqCst) };
+        (before + 1).is_multiple_of(nth)
     }
 
     /// Notes that the source was told that everything up to `position` is safe.

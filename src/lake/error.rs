@@ -79,7 +79,7 @@ impl LakeError {
             E::NotSupported { .. } | E::NotImplemented { .. } => (LakeErrorClass::Config, "lake_unsupported"),
             E::InvalidPath { .. } => (LakeErrorClass::Bug, "lake_path"),
             E::UnknownConfigurationKey { .. } => (LakeErrorClass::Config, "lake_option"),
-            _ => (LakeErrorClass::Transient, "lake_unavailable"),
+            _ => refusal(&error.to_string()).unwrap_or((LakeErrorClass::Transient, "lake_unavailable")),
         };
         Self::new(class, code, format!("{what}: {}", scrub(&error.to_string())))
     }
@@ -108,6 +108,28 @@ pub(crate) fn crash(name: &str) -> Result<(), LakeError> {
         return Err(LakeError::new(LakeErrorClass::Transient, "crash_point", "armed to fail"));
     }
     Ok(())
+}
+
+/// What a store's refusal means where no repetition can help; `None` where one may. The client library tells statuses
+/// only in its words, and S3 says more in the code of the answer's body than in the status.
+fn refusal(text: &str) -> Option<(LakeErrorClass, &'static str)> {
+    /// Codes of 400 that are about the way, not about the request.
+    const MAY_PASS: [&str; 5] =
+        ["RequestTimeout", "IncompleteBody", "BadDigest", "XAmzContentSHA256Mismatch", "InternalError"];
+    const CREDENTIALS: [&str; 5] =
+        ["ExpiredToken", "TokenRefreshRequired", "InvalidToken", "InvalidAccessKeyId", "RequestTimeTooSkewed"];
+    const TOO_LARGE: [&str; 2] = ["EntityTooLarge", "RequestBodyTooLarge"];
+    let (_, rest) = text.split_once("status code: ")?;
+    let status: u16 = rest.get(..3)?.parse().ok()?;
+    let says = |codes: &[&str]| codes.iter().any(|code| rest.contains(code));
+    match status {
+        413 => Some((LakeErrorClass::Config, "lake_too_large")),
+        400 if says(&TOO_LARGE) => Some((LakeErrorClass::Config, "lake_too_large")),
+        400 if says(&CREDENTIALS) => Some((LakeErrorClass::Auth, "lake_denied")),
+        400 if says(&MAY_PASS) => None,
+        400 | 405 | 411 | 414 | 415 | 501 => Some((LakeErrorClass::Config, "lake_refused")),
+        _ => None,
+    }
 }
 
 /// The operating system's error beneath, if there is one.
@@ -149,5 +171,28 @@ mod tests {
         assert_eq!((error.class, error.code), (LakeErrorClass::Resource, "disk_full"));
         let generic = object_store::Error::Generic { store: "s3", source: "status 503".into() };
         assert_eq!(LakeError::store("put of x", &generic).class, LakeErrorClass::Transient);
+    }
+
+    #[test]
+    fn test_refusals_that_no_repetition_heals_are_told_from_those_that_may_pass() {
+        use LakeErrorClass::{Auth, Config, Transient};
+        let class = |status: &str, body: &str| {
+            let text = format!("Error performing PUT x in 3ms - Server returned non-2xx status code: {status}: {body}");
+            let error = object_store::Error::Generic { store: "S3", source: text.into() };
+            let error = LakeError::store("put of x", &error);
+            (error.class, error.code)
+        };
+        for (status, body, expected) in [
+            ("400 Bad Request", "<Code>InvalidRequest</Code>", (Config, "lake_refused")),
+            ("400 Bad Request", "<Code>EntityTooLarge</Code>", (Config, "lake_too_large")),
+            ("413 Payload Too Large", "", (Config, "lake_too_large")),
+            ("501 Not Implemented", "<Code>NotImplemented</Code>", (Config, "lake_refused")),
+            ("400 Bad Request", "<Code>ExpiredToken</Code>", (Auth, "lake_denied")),
+            ("400 Bad Request", "<Code>RequestTimeout</Code>", (Transient, "lake_unavailable")),
+            ("503 Service Unavailable", "<Code>SlowDown</Code>", (Transient, "lake_unavailable")),
+            ("429 Too Many Requests", "", (Transient, "lake_unavailable")),
+        ] {
+            assert_eq!(class(status, body), expected, "{status} {body}");
+        }
     }
 }

@@ -11,6 +11,7 @@ use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
 use tokio::time::{Instant, sleep, timeout};
 
 use super::error::{LakeError, LakeErrorClass};
+use crate::faults;
 
 /// How long an operation is tried again before its error is given to the caller. Long enough for a store's hiccup or a
 /// fail-over, short enough that a supervisor learns of an outage while the person on call still reads the first alert.
@@ -19,8 +20,9 @@ const RETRY_FOR: Duration = Duration::from_secs(20);
 const PAUSE_MIN: Duration = Duration::from_millis(25);
 /// The longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
-/// One try of one operation: a store that says nothing for this long will not.
-const TRY_MAX: Duration = Duration::from_secs(30);
+/// One try of one operation: a store that says nothing for this long will not. A request that hung when the store came
+/// back is given up and repeated well within the 30 s after which a fresh record is to be committed.
+const TRY_MAX: Duration = Duration::from_secs(15);
 /// What a try may take longer for each MiB that it carries: 1 MiB/s is the slowest link that is of any use.
 const TRY_PER_MIB: Duration = Duration::from_secs(1);
 
@@ -88,19 +90,36 @@ impl Io {
             Ok(Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. })) => {
                 Ok(Put::Exists)
             }
+            Ok(Err(object_store::Error::NotFound { .. })) => {
+                let message = format!("{}: the store has no place for it; is the bucket there?", what());
+                Err(LakeError::config("lake_missing", message))
+            }
             Ok(Err(error)) => Err(LakeError::store(&what(), &error)),
             Err(_) => Err(silent(&what())),
         }
     }
 
     /// Puts an object whose name stands for its content: that it is there already is what was wanted.
+    ///
+    /// That a store refuses it as existing does not say that it is there: some refuse so while another put of it is
+    /// under way, an earlier try of this one for example, which may yet come to nothing. So it is looked for.
     pub(crate) async fn put_same(&self, path: &str, bytes: Bytes) -> Result<(), LakeError> {
         let mut tries = Tries::new(path);
         loop {
-            match self.put_new(path, bytes.clone()).await {
-                Ok(_) => return Ok(()),
-                Err(error) => tries.again(error).await?,
-            }
+            let error = match self.put_new(path, bytes.clone()).await {
+                Ok(Put::Created) => return Ok(()),
+                Ok(Put::Exists) if faults::bug("trust_refusal") => return Ok(()),
+                Ok(Put::Exists) => match self.size(path).await? {
+                    Some(size) if size == bytes.len() as u64 => return Ok(()),
+                    Some(size) => {
+                        let message = format!("{path} is there with {size} bytes instead of {}", bytes.len());
+                        return Err(LakeError::data("object_differs", message));
+                    }
+                    None => unsettled(path),
+                },
+                Err(error) => error,
+            };
+            tries.again(error).await?;
         }
     }
 
@@ -111,10 +130,11 @@ impl Io {
         loop {
             let error = match self.put_new(path, bytes.clone()).await {
                 Ok(Put::Created) => return Ok(Put::Created),
-                Ok(Put::Exists) => {
-                    let same = self.get(path).await?.is_some_and(|there| there == bytes);
-                    return Ok(if same { Put::Created } else { Put::Exists });
-                }
+                Ok(Put::Exists) => match self.get(path).await? {
+                    Some(there) if there == bytes => return Ok(Put::Created),
+                    Some(_) => return Ok(Put::Exists),
+                    None => unsettled(path),
+                },
                 Err(error) => error,
             };
             tries.again(error).await?;
@@ -191,6 +211,12 @@ impl Io {
         let listed = self.store.list((!folder.is_empty()).then_some(&prefix));
         Ok(Box::pin(listed.map_err(move |error| LakeError::store(&what, &error))))
     }
+}
+
+/// Refused as existing, and yet not there.
+fn unsettled(path: &str) -> LakeError {
+    let message = format!("{path} is refused as existing but is not there");
+    LakeError::new(LakeErrorClass::Transient, "put_unsettled", message)
 }
 
 fn silent(what: &str) -> LakeError {

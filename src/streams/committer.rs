@@ -29,7 +29,11 @@ const DECODE_INLINE_BYTES: usize = 32 * 1024;
 
 /// Pauses between tries to reach the lake. An outage is waited out here: it is no failure of the stream.
 const LAKE_PAUSE_MIN: Duration = Duration::from_millis(200);
-const LAKE_PAUSE_MAX: Duration = Duration::from_secs(15);
+const LAKE_PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// How long refused credentials are waited for: long enough for a rotation, in which files and tokens change one after
+/// the other. Then the stream is parked with the reason, and tried again as often as its `probe` says.
+const CREDENTIALS_WAIT: Duration = Duration::from_secs(60);
 
 /// A claimed stream, ready to collect.
 pub(super) struct Committer {
@@ -74,9 +78,50 @@ pub(super) fn failure(error: &LakeError) -> Failure {
     Failure { reason: Reason { class, code: error.code.to_owned(), message: error.message.clone() }, retry_after: None }
 }
 
-/// Errors of the lake that are waited out rather than failed on.
-fn waits(error: &LakeError) -> bool {
-    matches!(error.class, LakeErrorClass::Transient | LakeErrorClass::Auth | LakeErrorClass::Resource)
+/// Waits a lake out.
+struct Patience {
+    pause: Duration,
+    /// Since when credentials have been refused without a break.
+    refused_since: Option<Instant>,
+}
+
+impl Patience {
+    fn new() -> Self {
+        Self { pause: LAKE_PAUSE_MIN, refused_since: None }
+    }
+
+    /// Pauses where another try may help.
+    ///
+    /// # Errors
+    /// What waiting cannot heal.
+    async fn wait(&mut self, shared: &Shared, error: &LakeError) -> Result<(), LakeError> {
+        match error.class {
+            LakeErrorClass::Transient | LakeErrorClass::Resource => self.refused_since = None,
+            LakeErrorClass::Auth => {
+                let since = *self.refused_since.get_or_insert_with(Instant::now);
+                if since.elapsed() >= CREDENTIALS_WAIT {
+                    return Err(error.clone());
+                }
+            }
+            _ => return Err(error.clone()),
+        }
+        tracing::warn!(stream = %shared.id, code = error.code, message = error.message, "the lake is waited for");
+        shared.set_waits_for(Some(format!("{}: {}", error.code, error.message)));
+        sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(LAKE_PAUSE_MAX);
+        Ok(())
+    }
+}
+
+/// The same for a stream. Refused credentials may be accepted again without anybody's doing here, so they are tried
+/// again now and then.
+fn failure_of(shared: &Shared, error: &LakeError) -> Failure {
+    let failure = failure(error);
+    let probe = shared.job.borrow().as_ref().map(|job| job.restart.probe);
+    match probe.filter(|_| error.class == LakeErrorClass::Auth) {
+        Some(probe) => failure.retry_after(probe),
+        None => failure,
+    }
 }
 
 /// Claims the table, which is recovery, and opens the intake. Waits out an unreachable lake.
@@ -89,17 +134,11 @@ pub(super) async fn claim(shared: Arc<Shared>, ctx: ChildContext) -> Result<(Val
         reason: Reason { class: Class::Config, code: "no_job".to_owned(), message: "the stream has no job".to_owned() },
         retry_after: None,
     })?;
-    let mut pause = LAKE_PAUSE_MIN;
+    let mut patience = Patience::new();
     let owner = loop {
         match claim_once(&shared, &job).await {
             Ok(owner) => break owner,
-            Err(e) if waits(&e) => {
-                tracing::warn!(stream = %shared.id, code = e.code, message = e.message, "the lake cannot be claimed yet");
-                shared.set_waits_for(Some(format!("{}: {}", e.code, e.message)));
-                sleep(pause).await;
-                pause = (pause * 2).min(LAKE_PAUSE_MAX);
-            }
-            Err(e) => return Err(failure(&e)),
+            Err(e) => patience.wait(&shared, &e).await.map_err(|e| failure_of(&shared, &e))?,
         }
     };
     shared.set_waits_for(None);
@@ -323,7 +362,7 @@ impl Committer {
             Err(_) => return Ok(()),
         };
         self.owner = Some(owner);
-        let committed = result.map_err(|e| failure(&e))?;
+        let committed = result.map_err(|e| failure_of(&self.shared, &e))?;
         self.ctx.progress.healthy();
         cache(&self.shared, &committed.checkpoint, Some(&sealed)).await;
         self.shared.remember(committed.epoch, committed.reference.clone());
@@ -394,7 +433,7 @@ async fn commit(shared: &Arc<Shared>, owner: &mut Owner, sealed: &Sealed) -> Res
         );
     }
     let started = Instant::now();
-    let mut pause = LAKE_PAUSE_MIN;
+    let mut patience = Patience::new();
     loop {
         match owner.commit(sealed, &shared.bucket()).await {
             Ok(committed) => {
@@ -404,13 +443,7 @@ async fn commit(shared: &Arc<Shared>, owner: &mut Owner, sealed: &Sealed) -> Res
                 tracing::debug!(version = committed.version, rows = committed.rows, dead = committed.dead, "committed");
                 return Ok(committed);
             }
-            Err(e) if waits(&e) => {
-                tracing::warn!(code = e.code, message = e.message, "the epoch waits for the lake");
-                shared.set_waits_for(Some(format!("{}: {}", e.code, e.message)));
-                sleep(pause).await;
-                pause = (pause * 2).min(LAKE_PAUSE_MAX);
-            }
-            Err(e) => return Err(e),
+            Err(e) => patience.wait(shared, &e).await?,
         }
     }
 }

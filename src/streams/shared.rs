@@ -1,6 +1,6 @@
 //! What the parts of one stream share, and what all streams of a node share.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use adapters::contract::{Clock, Credits, Env, Keep, Resolve};
@@ -127,7 +127,8 @@ pub struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    workers: HashMap<String, WorkerView>,
+    /// In order, so that whatever is told to all of them is told in the same order always.
+    workers: BTreeMap<String, WorkerView>,
     parked: HashMap<String, Parked>,
     /// When what is parked is tried again, µs, by path.
     probes: HashMap<String, i64>,

@@ -19,15 +19,15 @@ use crate::pipeline::{BuilderSpec, EpochBuilder, Sealed};
 use crate::settings::OnBadRecord;
 
 mod commit;
-mod failing;
 mod foreign;
 mod judge;
 mod local;
 mod reading;
 mod recovery;
 mod simulate;
+mod yielding;
 
-pub(crate) use failing::{Fail, FailingStore};
+pub(crate) use crate::simulation::{Fail, FailingStore, Fault, Weather};
 pub(crate) use judge::judge;
 
 /// 2024-05-01T12:00:00Z.
