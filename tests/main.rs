@@ -17,4 +17,5 @@ mod misbehaving;
 mod panics;
 mod s3;
 mod state_damage;
+mod stores;
 mod support;
