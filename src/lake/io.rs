@@ -8,9 +8,10 @@ use futures::TryStreamExt;
 use futures::stream::BoxStream;
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use super::error::{LakeError, LakeErrorClass};
+use super::guard::Guard;
 use crate::faults;
 
 /// How long an operation is tried again before its error is given to the caller. Long enough for a store's hiccup or a
@@ -20,11 +21,11 @@ const RETRY_FOR: Duration = Duration::from_secs(20);
 const PAUSE_MIN: Duration = Duration::from_millis(25);
 /// The longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
-/// One try of one operation: a store that says nothing for this long will not. A request that hung when the store came
-/// back is given up and repeated well within the 30 s after which a fresh record is to be committed.
-const TRY_MAX: Duration = Duration::from_secs(15);
-/// What a try may take longer for each MiB that it carries: 1 MiB/s is the slowest link that is of any use.
-const TRY_PER_MIB: Duration = Duration::from_secs(1);
+/// How long a remote store may say nothing: above what a busy one takes, and low enough that a request which a dead
+/// connection swallowed is given up, and made again, well within the 30 s in which a stream has to be back.
+const REMOTE_ANSWER: Duration = Duration::from_secs(10);
+/// The same for a local disk, whose queue may be long and whose requests nobody swallows.
+const LOCAL_ANSWER: Duration = Duration::from_secs(30);
 
 /// What a create-only put found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -63,39 +64,43 @@ impl Tries {
     }
 }
 
-/// The lake's store.
+/// The lake's store, asked with care (see [`Guard`]).
 #[derive(Debug, Clone)]
 pub(crate) struct Io {
-    store: Arc<dyn ObjectStore>,
+    store: Guard,
 }
 
 impl Io {
-    pub(crate) fn new(store: Arc<dyn ObjectStore>) -> Self {
-        Self { store }
+    /// `seed` stirs its pauses.
+    pub(crate) fn new(store: Arc<dyn ObjectStore>, url: &str, seed: u64) -> Self {
+        let answer = if url.starts_with("file:") { LOCAL_ANSWER } else { REMOTE_ANSWER };
+        Self { store: Guard::new(store, seed, answer) }
     }
 
     pub(crate) fn store(&self) -> Arc<dyn ObjectStore> {
-        Arc::clone(&self.store)
+        Arc::new(self.store.clone())
+    }
+
+    /// Requests that the store failed so far.
+    pub(crate) fn failures(&self) -> u64 {
+        self.store.failures()
     }
 
     /// One create-only try. An error says nothing about whether the object is there now.
     pub(crate) async fn put_new(&self, path: &str, bytes: Bytes) -> Result<Put, LakeError> {
-        let what = || format!("put of {path}");
-        let limit = TRY_MAX + TRY_PER_MIB * u32::try_from(bytes.len() >> 20).unwrap_or(u32::MAX);
         let location = parse(path)?;
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         let put = self.store.put_opts(&location, PutPayload::from_bytes(bytes), options);
-        match timeout(limit, put).await {
-            Ok(Ok(_)) => Ok(Put::Created),
-            Ok(Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. })) => {
+        match put.await {
+            Ok(_) => Ok(Put::Created),
+            Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
                 Ok(Put::Exists)
             }
-            Ok(Err(object_store::Error::NotFound { .. })) => {
-                let message = format!("{}: the store has no place for it; is the bucket there?", what());
-                Err(LakeError::config("lake_missing", message))
+            Err(object_store::Error::NotFound { .. }) => {
+                let message = format!("put of {path}: the store has no place for it; is the bucket there?");
+                Err(LakeError::config("lake_bucket_missing", message))
             }
-            Ok(Err(error)) => Err(LakeError::store(&what(), &error)),
-            Err(_) => Err(silent(&what())),
+            Err(error) => Err(LakeError::store(&format!("put of {path}"), &error)),
         }
     }
 
@@ -147,11 +152,10 @@ impl Io {
         let location = parse(path)?;
         loop {
             let read = async { self.store.get(&location).await?.bytes().await };
-            let error = match timeout(TRY_MAX, read).await {
-                Ok(Ok(bytes)) => return Ok(Some(bytes)),
-                Ok(Err(object_store::Error::NotFound { .. })) => return Ok(None),
-                Ok(Err(error)) => LakeError::store(&format!("get of {path}"), &error),
-                Err(_) => silent(&format!("get of {path}")),
+            let error = match read.await {
+                Ok(bytes) => return Ok(Some(bytes)),
+                Err(object_store::Error::NotFound { .. }) => return Ok(None),
+                Err(error) => LakeError::store(&format!("get of {path}"), &error),
             };
             tries.again(error).await?;
         }
@@ -162,11 +166,10 @@ impl Io {
         let mut tries = Tries::new(path);
         let location = parse(path)?;
         loop {
-            let error = match timeout(TRY_MAX, self.store.head(&location)).await {
-                Ok(Ok(meta)) => return Ok(Some(meta.size)),
-                Ok(Err(object_store::Error::NotFound { .. })) => return Ok(None),
-                Ok(Err(error)) => LakeError::store(&format!("head of {path}"), &error),
-                Err(_) => silent(&format!("head of {path}")),
+            let error = match self.store.head(&location).await {
+                Ok(meta) => return Ok(Some(meta.size)),
+                Err(object_store::Error::NotFound { .. }) => return Ok(None),
+                Err(error) => LakeError::store(&format!("head of {path}"), &error),
             };
             tries.again(error).await?;
         }
@@ -174,10 +177,9 @@ impl Io {
 
     /// Removes an object; that it is gone already is what was wanted.
     pub(crate) async fn remove(&self, path: &str) -> Result<(), LakeError> {
-        match timeout(TRY_MAX, self.store.delete(&parse(path)?)).await {
-            Ok(Ok(()) | Err(object_store::Error::NotFound { .. })) => Ok(()),
-            Ok(Err(error)) => Err(LakeError::store(&format!("delete of {path}"), &error)),
-            Err(_) => Err(silent(&format!("delete of {path}"))),
+        match self.store.delete(&parse(path)?).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(LakeError::store(&format!("delete of {path}"), &error)),
         }
     }
 
@@ -187,8 +189,8 @@ impl Io {
         let prefix = parse(folder)?;
         let prefix = (!folder.is_empty()).then_some(&prefix);
         loop {
-            let error = match timeout(TRY_MAX, self.store.list_with_delimiter(prefix)).await {
-                Ok(Ok(listed)) => {
+            let error = match self.store.list_with_delimiter(prefix).await {
+                Ok(listed) => {
                     let name = |path: &Path| path.filename().map(str::to_owned);
                     let mut folders: Vec<_> = listed.common_prefixes.iter().filter_map(name).collect();
                     let mut objects: Vec<_> = listed.objects.iter().filter_map(|o| name(&o.location)).collect();
@@ -196,9 +198,8 @@ impl Io {
                     objects.sort();
                     return Ok((folders, objects));
                 }
-                Ok(Err(object_store::Error::NotFound { .. })) => return Ok(Default::default()),
-                Ok(Err(error)) => LakeError::store(&format!("list of {folder}"), &error),
-                Err(_) => silent(&format!("list of {folder}")),
+                Err(object_store::Error::NotFound { .. }) => return Ok(Default::default()),
+                Err(error) => LakeError::store(&format!("list of {folder}"), &error),
             };
             tries.again(error).await?;
         }
@@ -217,10 +218,6 @@ impl Io {
 fn unsettled(path: &str) -> LakeError {
     let message = format!("{path} is refused as existing but is not there");
     LakeError::new(LakeErrorClass::Transient, "put_unsettled", message)
-}
-
-fn silent(what: &str) -> LakeError {
-    LakeError::new(LakeErrorClass::Transient, "lake_silent", format!("{what}: no answer in time"))
 }
 
 pub(crate) fn parse(path: &str) -> Result<Path, LakeError> {

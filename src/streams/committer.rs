@@ -27,9 +27,11 @@ use crate::telemetry::metrics::{
 /// Decoding below this many bytes is done in place: it takes less time than handing it to another thread.
 const DECODE_INLINE_BYTES: usize = 32 * 1024;
 
-/// Pauses between tries to reach the lake. An outage is waited out here: it is no failure of the stream.
+/// Pauses between tries to reach the lake. An outage is waited out here: it is no failure of the stream. The longest is
+/// short because the lake's circuit keeps the requests away from a store that fails, and a stream has to be back soon
+/// after the store is.
 const LAKE_PAUSE_MIN: Duration = Duration::from_millis(200);
-const LAKE_PAUSE_MAX: Duration = Duration::from_secs(5);
+const LAKE_PAUSE_MAX: Duration = Duration::from_secs(4);
 
 /// How long refused credentials are waited for: long enough for a rotation, in which files and tokens change one after
 /// the other. Then the stream is parked with the reason, and tried again as often as its `probe` says.

@@ -96,6 +96,19 @@ impl Node {
         }
     }
 
+    /// The process's number.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The sum of a metric over all its labels.
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
+        let answer = self.http.get(format!("{}/metrics", self.api)).send().await;
+        let text = answer.unwrap().text().await.unwrap();
+        let of = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']));
+        text.lines().filter(of).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
     /// SIGKILL, and its end.
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
