@@ -27,6 +27,7 @@ mod claim;
 mod control;
 mod delta;
 mod error;
+mod evolution;
 mod file_store;
 mod io;
 mod layout;
