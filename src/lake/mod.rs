@@ -29,6 +29,7 @@ mod claim;
 mod control;
 mod delta;
 mod error;
+mod evolution;
 mod file_store;
 mod guard;
 mod io;

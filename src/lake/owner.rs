@@ -11,9 +11,10 @@ use futures::{StreamExt, TryStreamExt};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use super::claim::{info, new_columns};
-use super::delta::{add, add_recorded, line, metadata, metadata_with, protocol, txn};
+use super::claim::info;
+use super::delta::{add, add_recorded, line, metadata, protocol, txn};
 use super::error::{LakeError, crash};
+use super::evolution::evolution;
 use super::io::Put;
 use super::log::{Apps, Log, RECORD_KEY, Step, TableState};
 use super::record::EpochRecord;
@@ -217,9 +218,7 @@ impl Owner {
                 return Err(LakeError::bug("epoch_out_of_order", message));
             }
             let mut body = info.clone();
-            if let Some(changed) = evolve(state, sealed)? {
-                body += &line("metaData", &changed);
-            }
+            body += &evolve(state, sealed)?;
             Ok(Step::Write(body + &txns + &adds))
         };
         self.log.append(&self.lake.io, "lake.commit.sent", decide).await
@@ -269,13 +268,14 @@ impl Owner {
     }
 }
 
-/// The `metaData` that takes the epoch's columns in, if the table lacks some.
-fn evolve(state: &TableState, sealed: &Sealed) -> Result<Option<Value>, LakeError> {
+/// The lines that take the epoch's columns in, if the table lacks some.
+fn evolve(state: &TableState, sealed: &Sealed) -> Result<String, LakeError> {
     if state.partition_by != sealed.partition_by {
         let message = "the table's partitioning was changed under its owner".to_owned();
         return Err(LakeError::config("partitioning_changed", message));
     }
-    let Some(columns) = &sealed.schema else { return Ok(None) };
-    let new = new_columns(&state.schema, &pipeline::table_columns(Some(columns)))?;
-    if new.is_empty() { Ok(None) } else { metadata_with(&state.metadata, &new).map(Some) }
+    match &sealed.schema {
+        Some(columns) => evolution(state, &pipeline::table_columns(Some(columns))),
+        None => Ok(String::new()),
+    }
 }

@@ -182,7 +182,7 @@ async fn claim_once(shared: &Shared, job: &Job) -> Result<Owner, LakeError> {
     let claim = Claim {
         id: shared.id.clone(),
         adapter: job.adapter.clone(),
-        schema: job.schema.clone().or_else(|| job.mount.schema()),
+        schema: job.columns(),
         partition_by: job.partition_by.clone(),
         cache: cached,
     };
@@ -302,7 +302,9 @@ impl Committer {
             decoder: job.mount.decoder(),
             partition_by: job.partition_by.clone(),
             raw_kept: job.raw_kept,
+            generated: job.generated.clone(),
             on_bad_record: job.on_bad_record,
+            park_on_schema_change: job.park_on_schema_change,
             started_at_us: self.shared.node.clock.now_us(),
         };
         Open { builder: EpochBuilder::new(spec), job, closes_at: Instant::now() + self.shared.node.epoch.max_age }

@@ -24,6 +24,7 @@ mod judge;
 mod local;
 mod reading;
 mod recovery;
+mod schema;
 mod simulate;
 mod yielding;
 
@@ -149,7 +150,9 @@ pub(crate) fn builder(owner: &Owner) -> EpochBuilder {
         decoder: Arc::new(TestDecoder),
         partition_by: Vec::new(),
         raw_kept: true,
+        generated: Vec::new(),
         on_bad_record: OnBadRecord::DeadLetter,
+        park_on_schema_change: false,
         started_at_us: NOON_US,
     })
 }
