@@ -9,6 +9,7 @@ mod machine;
 mod many;
 mod memory;
 mod node;
+mod place;
 mod polls;
 mod recovery;
 mod slow;
@@ -29,6 +30,7 @@ use crate::cli::{Bench, exit};
 
 pub use ingest::{Bare, Ingest, IngestOptions, Ours, ingest};
 pub use memory::{Memory, MemoryOptions, memory};
+pub use place::Place;
 pub use polls::{Polls, PollsOptions, polls};
 pub use recovery::{ManyStreams, Recovery, RecoveryOptions, recovery};
 
@@ -82,7 +84,7 @@ pub enum BenchError {
 /// Where there is nothing to print.
 pub async fn run(bench: &Bench, json: bool, out: &mut dyn Write) -> Result<u8, BenchError> {
     match bench {
-        Bench::Ingest(args) => print(&ingest(&(*args).into()).await?, true, json, out),
+        Bench::Ingest(args) => print(&ingest(&args.into()).await?, true, json, out),
         Bench::Recovery(args) => {
             let report = recovery(&RecoveryOptions::of(args, program()?)).await?;
             let ok = report.missing == 0 && report.doubled == 0;

@@ -11,7 +11,7 @@ fn keys(report: &impl Serialize) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn test_ingest_gives_what_the_interface_says() {
-    let options = IngestOptions { records: 4000, record_bytes: 250, partitions: 2, rounds: 1 };
+    let options = IngestOptions { records: 4000, record_bytes: 250, partitions: 2, rounds: 1, place: None };
     let report = ingest(&options).await.expect("measured");
     assert_eq!((report.records, report.record_bytes), (6144, 250));
     assert!(report.bare.records_per_s > 0.0 && report.raw_off.ratio_wall > 0.0 && report.raw_keep.ratio_wall > 0.0);

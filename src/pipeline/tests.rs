@@ -49,7 +49,7 @@ fn spec(raw_kept: bool, on_bad_record: OnBadRecord) -> BuilderSpec {
         partition_by: Vec::new(),
         raw_kept,
         on_bad_record,
-        started_at_us: 0,
+        started_at_us: 1_714_564_800_000_000,
     }
 }
 

@@ -140,7 +140,12 @@ pub(crate) fn batch(partition: &str, from: u64, count: u64, junk: bool) -> Batch
 }
 
 pub(crate) fn builder(owner: &Owner) -> EpochBuilder {
-    EpochBuilder::new(BuilderSpec {
+    EpochBuilder::new(spec(owner))
+}
+
+/// The owner's next epoch, without content.
+pub(crate) fn spec(owner: &Owner) -> BuilderSpec {
+    BuilderSpec {
         id: id(),
         adapter: "TEST".to_owned(),
         epoch: owner.checkpoint().epoch + 1,
@@ -151,7 +156,7 @@ pub(crate) fn builder(owner: &Owner) -> EpochBuilder {
         raw_kept: true,
         on_bad_record: OnBadRecord::DeadLetter,
         started_at_us: NOON_US,
-    })
+    }
 }
 
 /// The owner's next epoch: `count` more records of each partition.
