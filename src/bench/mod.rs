@@ -8,12 +8,14 @@ mod ingest;
 mod machine;
 mod many;
 mod memory;
+mod meter;
 mod node;
 mod place;
 mod polls;
 mod recovery;
 mod slow;
 mod stats;
+mod streams;
 #[cfg(test)]
 mod tests;
 
@@ -33,6 +35,7 @@ pub use memory::{Memory, MemoryOptions, memory};
 pub use place::Place;
 pub use polls::{Polls, PollsOptions, polls};
 pub use recovery::{ManyStreams, Recovery, RecoveryOptions, recovery};
+pub use streams::{ManySmall, StreamsOptions, streams};
 
 /// Why there is no figure.
 #[derive(Debug, Error)]
@@ -100,6 +103,7 @@ pub async fn run(bench: &Bench, json: bool, out: &mut dyn Write) -> Result<u8, B
             let ok = report.rss_mib_max <= report.bound_mib;
             print(&report, ok, json, out)
         }
+        Bench::Streams(args) => print(&streams(&args.into()).await?, true, json, out),
     }
 }
 

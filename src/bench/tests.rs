@@ -57,6 +57,20 @@ async fn test_memory_presses_on_the_lake_and_loses_nothing() {
     assert_eq!(serde_json::to_value(&report).expect("JSON")["idle_worker_bytes"], Value::Null);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn test_streams_are_counted_and_lose_nothing() {
+    let options = StreamsOptions { streams: 3, duration: std::time::Duration::from_secs(3), raw: true };
+    let report = streams(&options).await.expect("measured");
+    assert!(report.commits_per_s > 0.0 && report.lag_ms_p99 >= report.lag_ms_p50, "{report:?}");
+    // Raw segment, data file, record, log entry.
+    assert!(report.puts_per_commit >= 4.0, "{report:?}");
+    let found = keys(&report);
+    for key in ["bench", "streams", "commits_per_s", "lag_ms_p50", "lag_ms_p99", "cpu", "puts_per_commit"] {
+        assert!(found.contains(&key.to_owned()), "{key}");
+    }
+    assert!(report.to_string().contains("3 streams"));
+}
+
 #[test]
 fn test_results_are_one_json_document_or_lines_and_an_exit_code() {
     #[derive(Serialize)]

@@ -22,6 +22,9 @@ pub enum Bench {
     /// Memory under a source that offers far more than the lake takes
     #[command(after_help = "Example: lakefeed bench memory --json")]
     Memory(BenchMemoryArgs),
+    /// Many streams of one small record a second: commits, lag, and what they cost
+    #[command(after_help = "Example: lakefeed bench streams --streams 10000 --json")]
+    Streams(BenchStreamsArgs),
 }
 
 /// `bench ingest`.
@@ -81,4 +84,18 @@ pub struct BenchMemoryArgs {
     /// Idle workers whose memory is measured; 0 leaves that out
     #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(0..=100_000))]
     pub workers: u32,
+}
+
+/// `bench streams`.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct BenchStreamsArgs {
+    /// Streams
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub streams: u32,
+    /// How long is measured, once all have come up
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u32).range(1..=86_400))]
+    pub seconds: u32,
+    /// Keep no payloads: one object less for each commit
+    #[arg(long)]
+    pub raw_off: bool,
 }
