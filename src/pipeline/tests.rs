@@ -51,7 +51,7 @@ fn spec(raw_kept: bool, on_bad_record: OnBadRecord) -> BuilderSpec {
         generated: Vec::new(),
         on_bad_record,
         park_on_schema_change: false,
-        started_at_us: 0,
+        started_at_us: 1_714_564_800_000_000,
     }
 }
 

@@ -389,13 +389,13 @@ impl Committer {
     }
 }
 
-/// Decodes a batch into the open epoch, on another thread where it is large.
+/// Puts a batch into the open epoch; on another thread where that is more than a moment's work.
 async fn push(
     mut open: Open,
     partition: String,
     batch: adapters::contract::Batch,
 ) -> Result<(Open, Result<(), Refused>), Failure> {
-    if batch.bytes() <= DECODE_INLINE_BYTES {
+    if open.builder.work(&batch) <= DECODE_INLINE_BYTES {
         let refused = open.builder.push(&partition, batch);
         return Ok((open, refused));
     }

@@ -34,6 +34,7 @@ fn state_name(state: &NodeState) -> &'static str {
         NodeState::Starting => "starting",
         NodeState::Waiting { .. } => "waiting",
         NodeState::Parked { .. } => "parked",
+        NodeState::Draining => "draining",
         NodeState::Stopping => "stopping",
         NodeState::Abandoned => "abandoned",
         NodeState::Stopped => "stopped",

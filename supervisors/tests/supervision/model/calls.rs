@@ -205,7 +205,8 @@ impl World {
             }
             Call::Spec(id) => {
                 let kid = self.lives[&gid].kids.values().find(|kid| kid.plant.id == *id);
-                let text = kid.map_or("none".to_owned(), |kid| super::spec_text(kid.plant.restart, kid.plant.significant));
+                let text =
+                    kid.map_or("none".to_owned(), |kid| super::spec_text(kid.plant.restart, kid.plant.significant));
                 self.answer(number, text);
             }
             Call::Start(plant) => self.call_start(gid, number, plant),
@@ -399,4 +400,3 @@ fn gone(call: &Call) -> &'static str {
         _ => "Gone",
     }
 }
-

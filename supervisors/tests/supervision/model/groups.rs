@@ -312,6 +312,14 @@ impl World {
             Some((error, origin)) => (Some(origin.incident), Some(error.code)),
             None => (None, None),
         };
-        self.lines.push(Line { at: self.now, kind: "stopped", path, incarnation: 1, incident, code, ..Line::default() });
+        self.lines.push(Line {
+            at: self.now,
+            kind: "stopped",
+            path,
+            incarnation: 1,
+            incident,
+            code,
+            ..Line::default()
+        });
     }
 }

@@ -5,7 +5,9 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use supervisors::{AutoShutdown, Class, Restart, Shutdown, Strategy};
 
-use super::case::{Body, Call, Case, DEAF, Delays, End, Fault, Flags, Group, Manner, Op, Opening, Plant, Policy, Then, When};
+use super::case::{
+    Body, Call, Case, DEAF, Delays, End, Fault, Flags, Group, Manner, Op, Opening, Plant, Policy, Then, When,
+};
 
 const IDS: [&str; 5] = ["a", "b", "c", "d", "e"];
 /// Levels of supervisors, the root included.

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use supervisors::{
-    Backoff, ChildContext, ChildInfo, ChildPath, ChildSpec, Class, Event, EventKind, Failure, Intensity, InitialFailure,
-    NodeState, NodeView, Observer, OnLimit, Progress, RestartPolicy, Root, RootEnd, Started, SupervisorHandle,
-    SupervisorSpec,
+    Backoff, ChildContext, ChildInfo, ChildPath, ChildSpec, Class, Event, EventKind, Failure, InitialFailure,
+    Intensity, NodeState, NodeView, Observer, OnLimit, Progress, RestartPolicy, Root, RootEnd, Started,
+    SupervisorHandle, SupervisorSpec,
 };
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
