@@ -13,7 +13,7 @@ use crate::event::EventKind;
 use crate::handle::{ManageError, SupervisorHandle};
 use crate::life::Seq;
 use crate::message::{LocalView, Manage, Reply};
-use crate::spec::{ChildKind, ChildSpec, OnLimit, Restart, SupervisorSpec};
+use crate::spec::{ChildKind, ChildSpec, OnLimit, Restart, StartHow, SupervisorSpec};
 use crate::view::{ChildInfo, Counts, NodeState, NodeView};
 
 impl Supervisor {
@@ -208,8 +208,9 @@ impl Supervisor {
         for spec in children {
             let known = self.ids.get(&spec.id).and_then(|seq| self.children.get_mut(seq));
             match known {
-                Some(child) if child.spec.restart == Restart::Temporary && spec.restart == Restart::Temporary => {
-                    child.spec = ChildSpec { how: child.spec.how.clone(), ..spec };
+                // What a temporary child was started by was let go and is not taken up again.
+                Some(child) if matches!(child.spec.how, StartHow::Forgotten) && spec.restart == Restart::Temporary => {
+                    child.spec = ChildSpec { how: StartHow::Forgotten, ..spec };
                 }
                 Some(child) => child.spec = spec,
                 None => {
