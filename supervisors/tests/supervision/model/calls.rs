@@ -114,7 +114,11 @@ impl World {
                 // Each supervisor sees to its own children, the one that is told first before the others.
                 targets.sort_by_cached_key(|((gid, _), _)| super::number(&mut order, gid));
                 let mut told = HashSet::new();
+                let mut before = None;
                 for ((gid, nth), end) in targets {
+                    // What one supervisor's end sets off, and what happens below another, have no order.
+                    let another = before.replace(gid).is_some_and(|before| before != gid);
+                    self.muddled |= another && self.busy_at(self.now);
                     if told.insert((gid, nth)) && self.has(gid, nth) {
                         let actor = self.is_actor(gid, nth);
                         self.fall(gid, nth, fate(end, actor));
@@ -205,7 +209,8 @@ impl World {
             }
             Call::Spec(id) => {
                 let kid = self.lives[&gid].kids.values().find(|kid| kid.plant.id == *id);
-                let text = kid.map_or("none".to_owned(), |kid| super::spec_text(kid.plant.restart, kid.plant.significant));
+                let text =
+                    kid.map_or("none".to_owned(), |kid| super::spec_text(kid.plant.restart, kid.plant.significant));
                 self.answer(number, text);
             }
             Call::Start(plant) => self.call_start(gid, number, plant),
@@ -399,4 +404,3 @@ fn gone(call: &Call) -> &'static str {
         _ => "Gone",
     }
 }
-

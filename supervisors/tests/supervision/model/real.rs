@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use supervisors::{
-    Backoff, ChildContext, ChildInfo, ChildPath, ChildSpec, Class, Event, EventKind, Failure, Intensity, InitialFailure,
-    NodeState, NodeView, Observer, OnLimit, Progress, RestartPolicy, Root, RootEnd, Started, SupervisorHandle,
-    SupervisorSpec,
+    Backoff, ChildContext, ChildInfo, ChildPath, ChildSpec, Class, Event, EventKind, Failure, InitialFailure,
+    Intensity, NodeState, NodeView, Observer, OnLimit, Progress, RestartPolicy, Root, RootEnd, Started,
+    SupervisorHandle, SupervisorSpec,
 };
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::case::{Body, Call, Case, DEAF, End, Fault, Flags, Group, Manner, Op, Opening, Plant, Policy, Then};
+use super::case::{Body, Call, Case, End, Fault, Flags, Group, Manner, Op, Opening, Plant, Policy, Then};
 
 /// Longer than anything takes.
 const LONG: Duration = Duration::from_secs(1000);
@@ -348,10 +348,8 @@ impl Play {
                 },
             }
         }
-        match manner.after {
-            0 => {}
-            DEAF => std::future::pending().await,
-            time => sleep(Duration::from_millis(time)).await,
+        if manner.after > 0 {
+            sleep(Duration::from_millis(manner.after)).await;
         }
         if manner.badly { Err(Failure::new(Class::Transient, "badly", "ends badly")) } else { Ok(()) }
     }
@@ -359,9 +357,6 @@ impl Play {
 
 /// What a start does before something runs.
 async fn prologue(opening: Opening) -> Result<Then, Failure> {
-    if opening.then == Then::Hang {
-        return std::future::pending().await;
-    }
     sleep(Duration::from_millis(opening.after)).await;
     match opening.then {
         Then::Fail(fault) => Err(failure(fault)),

@@ -2,7 +2,7 @@
 
 use supervisors::{AutoShutdown, Class, ManageError, Restart, Shutdown, Strategy};
 
-use super::case::{Body, DEAF, Group, Opening, Policy, Then};
+use super::case::{Body, Group, Opening, Policy, Then};
 use super::world::{Cause, Due, Error, Fate, Gid, Is, Life, Nth, Origin, Past, Wish, World, fate};
 
 impl World {
@@ -17,11 +17,15 @@ impl World {
                 gid
             }
             Due::Ask(gid) => {
-                self.close(gid, None);
+                if self.lives.contains_key(&gid) {
+                    self.close(gid, None);
+                }
                 gid
             }
             Due::Begun(gid, nth, result) => {
-                self.begun(gid, nth, result);
+                if self.has(gid, nth) {
+                    self.begun(gid, nth, result);
+                }
                 gid
             }
             Due::Closed(gid, nth, life, error) => {
@@ -83,7 +87,7 @@ impl World {
         let opening = given.unwrap_or(Opening { after: body.start_time(), then: Then::Run });
         if let Body::Task(_) = body {
             self.up(gid, nth, opening.then);
-        } else if opening.then != Then::Hang {
+        } else {
             self.act(gid, nth, opening.after, Due::Opened(gid, nth, opening));
         }
     }
@@ -121,7 +125,6 @@ impl World {
         match (opening.then, nested) {
             (Then::Fail(fault), _) => self.not_started(gid, nth, fault.into()),
             (Then::Panic, _) => self.not_started(gid, nth, Error::panic()),
-            (Then::Hang, _) => {}
             (_, Some(group)) => {
                 self.found(gid, nth, group);
             }
@@ -295,8 +298,12 @@ impl World {
         }
         let row = kid.past.row;
         let records = if flags.parks { &mut kid.past.own } else { &mut self.life(gid).restarts };
+        // Forgotten for good is what is too old by now, and what no limit needs.
         records.push(now);
-        let recent = records.iter().filter(|at| now - **at <= flags.window).count();
+        records.retain(|at| now - *at <= flags.window);
+        let most = flags.max as usize + 1;
+        records.drain(..records.len().saturating_sub(most));
+        let recent = records.len();
         if recent > flags.max as usize || policy.in_a_row.is_some_and(|most| row > most) {
             if flags.parks {
                 return self.park(gid, nth, &error);
@@ -465,9 +472,7 @@ impl World {
                     self.agenda.remove(&key);
                 }
                 let fate = manner.badly.then(|| Error::new(Class::Transient, "badly"));
-                if manner.after != DEAF {
-                    self.act(gid, nth, manner.after, Due::Ended(gid, nth, fate));
-                }
+                self.act(gid, nth, manner.after, Due::Ended(gid, nth, fate));
             }
         }
     }
