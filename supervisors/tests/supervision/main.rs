@@ -5,10 +5,8 @@
 mod support;
 
 mod beyond;
+mod contract;
 mod groups;
 mod kinds;
-mod lifecycle;
-mod manage;
 mod model;
 mod nested;
-mod significant;
