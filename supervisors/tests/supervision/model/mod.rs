@@ -6,6 +6,7 @@
 
 mod calls;
 mod case;
+mod ends;
 mod groups;
 mod random;
 mod real;

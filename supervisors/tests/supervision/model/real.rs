@@ -7,8 +7,8 @@ use std::time::Duration;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use supervisors::{
     Backoff, ChildContext, ChildInfo, ChildPath, ChildSpec, Class, Event, EventKind, Failure, InitialFailure,
-    Intensity, NodeState, NodeView, Observer, OnLimit, Progress, RestartPolicy, Root, RootEnd, Started,
-    SupervisorHandle, SupervisorSpec,
+    NodeState, NodeView, Observer, OnLimit, Progress, RestartPolicy, Root, RootEnd, Started, SupervisorHandle,
+    SupervisorSpec,
 };
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -244,18 +244,16 @@ impl Play {
 
     fn group(self: &Arc<Self>, group: &Group) -> SupervisorSpec {
         let Flags { strategy, max, window, parks, auto, policy, dynamic, room, retries } = &group.flags;
-        SupervisorSpec {
-            strategy: *strategy,
-            intensity: Intensity { max_restarts: *max, window: Duration::from_millis(*window) },
-            on_limit: if *parks { OnLimit::ParkChild } else { OnLimit::Escalate },
-            auto_shutdown: *auto,
-            policy: restart_policy(policy),
-            children: group.kids.iter().map(|plant| self.plant(plant)).collect(),
-            dynamic: *dynamic,
-            max_children: *room,
-            initial_failure: if *retries { InitialFailure::Retry } else { InitialFailure::Fail },
-            ..SupervisorSpec::default()
-        }
+        let mut spec = SupervisorSpec::new(*strategy)
+            .intensity(*max, Duration::from_millis(*window))
+            .on_limit(if *parks { OnLimit::ParkChild } else { OnLimit::Escalate })
+            .auto_shutdown(*auto)
+            .policy(restart_policy(policy))
+            .initial_failure(if *retries { InitialFailure::Retry } else { InitialFailure::Fail });
+        spec.children = group.kids.iter().map(|plant| self.plant(plant)).collect();
+        spec.dynamic = *dynamic;
+        spec.max_children = *room;
+        spec
     }
 
     fn plant(self: &Arc<Self>, plant: &Plant) -> ChildSpec {
