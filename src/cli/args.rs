@@ -10,7 +10,8 @@ use clap::{Args, Parser, Subcommand};
 use super::bench::Bench;
 use super::values::{self, Position, Since};
 use crate::names::{StreamId, Target};
-use crate::telemetry::restarts::CLASSES;
+use crate::streams::api::TREE_STATES;
+use crate::telemetry::restarts::{CLASSES, EVENTS};
 
 /// Feeds a data lake from outside sources: supervised, exactly once, and able to say why something failed.
 #[derive(Debug, Clone, Parser)]
@@ -54,12 +55,12 @@ pub enum Verb {
     #[command(after_help = "Example: lakefeed status --json")]
     Status(StatusArgs),
     /// Show the supervision tree
-    #[command(after_help = "Example: lakefeed tree --api http://127.0.0.1:7400")]
-    Tree(ClientArgs),
+    #[command(after_help = "Example: lakefeed tree --only trouble --watch")]
+    Tree(TreeArgs),
     /// Show what failed and came back, newest last
     #[command(after_help = "Example: lakefeed restarts --since 1h --class auth --follow")]
     Restarts(RestartsArgs),
-    /// Show everything that belongs to one incident
+    /// Tell the story of one incident: first cause, who was restarted because of it, what each resumed from, what to do
     #[command(after_help = "Example: lakefeed incident 01JD8Z3V5Q")]
     Incident(IncidentArgs),
     /// Start a stream, or change it where it runs
@@ -186,6 +187,12 @@ pub struct RestartsArgs {
     /// Not older than this: a duration like 10m, or a time in RFC 3339
     #[arg(long, value_name = "WHEN")]
     pub since: Option<Since>,
+    /// Not newer than this
+    #[arg(long, value_name = "WHEN", conflicts_with = "follow")]
+    pub until: Option<Since>,
+    /// Only these events, with commas between
+    #[arg(long, value_name = "EVENT", value_delimiter = ',', value_parser = PossibleValuesParser::new(EVENTS))]
+    pub event: Vec<String>,
     /// Of this stream only
     #[arg(long, value_name = "TENANT/STREAM")]
     pub stream: Option<StreamId>,
@@ -198,6 +205,47 @@ pub struct RestartsArgs {
     /// Wait for more and print them as they come
     #[arg(long)]
     pub follow: bool,
+    /// One line a record, several lines with what to do, or one JSON document a line
+    #[arg(long, value_name = "FORMAT", default_value = "line", value_enum)]
+    pub format: Format,
+    /// How to reach the node.
+    #[command(flatten)]
+    pub client: ClientArgs,
+}
+
+/// How `restarts` prints a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
+pub enum Format {
+    /// One line.
+    #[default]
+    Line,
+    /// Several lines.
+    Long,
+    /// One JSON document a line.
+    Json,
+}
+
+/// `tree`.
+#[derive(Debug, Clone, Args)]
+pub struct TreeArgs {
+    /// Of this stream only
+    #[arg(long, value_name = "TENANT/STREAM")]
+    pub stream: Option<StreamId>,
+    /// So many levels below the root
+    #[arg(long, value_name = "N")]
+    pub depth: Option<u32>,
+    /// Only what is in one of these states, with commas between, and what it hangs on; trouble = what needs a look
+    #[arg(long, value_name = "STATE", value_delimiter = ',', value_parser = PossibleValuesParser::new(TREE_STATES))]
+    pub only: Vec<String>,
+    /// At most so many nodes, first those in trouble; by default 200, with --json all
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub limit: Option<u32>,
+    /// Draw it again and again until Ctrl-C
+    #[arg(long)]
+    pub watch: bool,
+    /// How often --watch draws
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = values::duration)]
+    pub every: Duration,
     /// How to reach the node.
     #[command(flatten)]
     pub client: ClientArgs,
@@ -404,6 +452,10 @@ mod tests {
             "lakefeed restart Acme/berlin",
             "lakefeed demo --for 5",
             "lakefeed restarts --class sad",
+            "lakefeed restarts --event broken",
+            "lakefeed restarts --until 1h --follow",
+            "lakefeed restarts --format verse",
+            "lakefeed tree --only sad",
             "lakefeed records acme/berlin --limit 0",
             "lakefeed tree --api ftp://x",
             "lakefeed checkpoint set acme/feed",

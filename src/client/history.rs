@@ -4,13 +4,22 @@ use std::io::Write;
 
 use serde_json::{Value, json};
 
+use crate::cli::Format;
+
 use super::{Api, ClientError, Done, FOLLOW_PAUSE, FOLLOW_WAIT, PAGE, Target, document, page, text};
+
+/// Positions that are shown of a checkpoint; a committer's has all of its stream's.
+const POSITIONS_SHOWN: usize = 3;
 
 /// What `restarts` looks for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RestartsQuery {
     /// An RFC 3339 time, or a duration before now.
     pub since: Option<String>,
+    /// An RFC 3339 time, or a duration before now.
+    pub until: Option<String>,
+    /// Only these events.
+    pub events: Vec<String>,
     /// `TENANT/STREAM`.
     pub stream: Option<String>,
     /// One incident.
@@ -19,6 +28,8 @@ pub struct RestartsQuery {
     pub class: Option<String>,
     /// Go on with what comes.
     pub follow: bool,
+    /// How a record is printed.
+    pub format: Format,
 }
 
 /// Takes items of one kind as they come.
@@ -59,7 +70,7 @@ async fn walk(
     }
 }
 
-/// Items as one document, as lines while following, or as `line` makes them for people.
+/// Items as one document, as lines while following, or as `line` makes them.
 async fn list(
     api: &Api,
     (path, key): (&str, &str),
@@ -84,16 +95,28 @@ async fn list(
     if json { document(out, &json!({(key): all, "next": next})) } else { Ok(()) }
 }
 
-/// `restarts`: the restart log, one line a record.
+/// `restarts`: the restart log, record by record.
 ///
 /// # Errors
 /// As [`ClientError`] tells.
 pub async fn restarts(api: &Api, query: &RestartsQuery, json: bool, out: &mut (dyn Write + Send)) -> Done {
-    let pairs =
-        [("since", &query.since), ("stream", &query.stream), ("incident", &query.incident), ("class", &query.class)];
+    let events = Some(query.events.join(",")).filter(|events| !events.is_empty());
+    let pairs = [
+        ("since", &query.since),
+        ("until", &query.until),
+        ("event", &events),
+        ("stream", &query.stream),
+        ("incident", &query.incident),
+        ("class", &query.class),
+    ];
     let pairs: Vec<(&str, &str)> =
         pairs.iter().filter_map(|(key, value)| value.as_deref().map(|value| (*key, value))).collect();
-    list(api, ("/v1/restarts", "restarts"), &pairs, "", (query.follow, json), restart_line, out).await
+    let line = match query.format {
+        Format::Line => restart_line,
+        Format::Long => restart_lines,
+        Format::Json => Value::to_string,
+    };
+    list(api, ("/v1/restarts", "restarts"), &pairs, "", (query.follow, json), line, out).await
 }
 
 /// One line of the restart log for people; `record` as `GET /v1/restarts` gives it.
@@ -121,53 +144,57 @@ pub fn restart_line(record: &Value) -> String {
     line
 }
 
-/// `incident`: its story.
-///
-/// # Errors
-/// As [`ClientError`] tells.
-pub async fn incident(api: &Api, id: &str, json: bool, out: &mut dyn Write) -> Done {
-    if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')) {
-        return Err(ClientError::Usage("an incident's id has letters, digits, dashes and dots".to_owned()));
+/// A record in several lines, with everything that it knows.
+pub(super) fn restart_lines(record: &Value) -> String {
+    let word = |key: &str| text::clean(record[key].as_str().unwrap_or("-"));
+    let mut lines = vec![format!("{}  {}  {} #{}", word("ts"), word("event"), word("path"), record["incarnation"])];
+    let mut say = |name: &str, what: String| lines.push(format!("    {name:<11}{what}"));
+    if record["reason"].is_object() {
+        say("why", text::reason(&record["reason"]));
     }
-    let story = api.get(&format!("/v1/incidents/{id}"), &[]).await?;
-    if json {
-        return document(out, &story);
+    if record["because_of"].is_string() {
+        say("because of", word("because_of"));
     }
-    let word = |value: &Value| text::clean(value.as_str().unwrap_or("-"));
-    let cause = &story["cause"];
-    let lasted = text::span(story["lasted_ms"].as_u64().unwrap_or(0));
-    writeln!(out, "Incident {}: {}", word(&story["incident"]), word(&story["outcome"]))?;
-    writeln!(out, "It began {} with {}", word(&story["started_at"]), word(&cause["path"]))?;
-    if cause["reason"].is_object() {
-        writeln!(out, "  {}", text::reason(&cause["reason"]))?;
+    if record["strategy"].is_string() {
+        say("strategy", word("strategy"));
     }
-    writeln!(out, "and went on for {lasted}, until {}.", word(&story["last_at"]))?;
-    writeln!(out, "\nWho was affected:")?;
-    let affected = story["affected"].as_array().map_or(&[][..], Vec::as_slice);
-    let rows: Vec<Vec<String>> = affected.iter().map(affected_row).collect();
-    text::table(out, &["CHILD", "WHY", "RESTARTS", "BACK IN", "NOW"], &rows)?;
-    writeln!(out, "\nWhat happened, in order:")?;
-    for record in story["records"].as_array().map_or(&[][..], Vec::as_slice) {
-        writeln!(out, "  {}", restart_line(record))?;
+    if let Some(attempt) = record["attempt"].as_u64().filter(|attempt| *attempt > 0) {
+        say("attempt", attempt.to_string());
     }
-    if story["truncated"] == true {
-        writeln!(out, "  … and more")?;
+    if let Some(delay) = record["delay_ms"].as_u64() {
+        say("again in", text::span(delay));
     }
-    if story["remedy"].is_string() {
-        writeln!(out, "\nWhat to do: {}", word(&story["remedy"]))?;
+    if record["resumed_from"].is_object() {
+        say("from", resumed_from(&record["resumed_from"]));
     }
-    Ok(())
+    if let Some(recovered) = record["recovered_in_ms"].as_u64() {
+        say("back after", text::span(recovered));
+    }
+    if record["incident"].is_string() {
+        say("incident", word("incident"));
+    }
+    for frame in record["backtrace"].as_str().unwrap_or_default().lines() {
+        say("", text::clean(frame));
+    }
+    if record["remedy"].is_string() {
+        say("to do", word("remedy"));
+    }
+    lines.join("\n")
 }
 
-fn affected_row(child: &Value) -> Vec<String> {
-    let why = match child["failures"].as_u64() {
-        Some(0) | None => "taken along".to_owned(),
-        Some(1) => "failed".to_owned(),
-        Some(failures) => format!("failed {failures} times"),
-    };
-    let back = child["recovered_in_ms"].as_u64().map_or("-".to_owned(), text::span);
-    let path = text::clean(child["path"].as_str().unwrap_or("-"));
-    vec![path, why, text::cell(&child["restarts"]), back, text::cell(&child["outcome"])]
+/// `epoch 12, berlin=4711`, with the first positions.
+pub(super) fn resumed_from(from: &Value) -> String {
+    let none = serde_json::Map::new();
+    let positions = from["positions"].as_object().unwrap_or(&none);
+    let mut shown = format!("epoch {}", text::cell(&from["epoch"]));
+    for (partition, position) in positions.iter().take(POSITIONS_SHOWN) {
+        shown.push_str(&format!(", {}={}", text::clean(partition), text::cell(position)));
+    }
+    let more = positions.len().saturating_sub(POSITIONS_SHOWN);
+    if more > 0 {
+        shown.push_str(&format!(" and {more} more"));
+    }
+    shown
 }
 
 /// `references`: what was published, of one stream or of all.

@@ -2,13 +2,16 @@
 
 mod data;
 mod history;
+mod story;
 mod text;
+mod tree;
 mod verbs;
 
 pub use data::{checkpoint_reset, checkpoint_set, checkpoint_show, dead_list, dead_show, records};
-pub use history::{RestartsQuery, incident, references, restart_line, restarts};
-pub use text::tree as draw_tree;
-pub use verbs::{Verb, control, start, status, tree};
+pub use history::{RestartsQuery, references, restart_line, restarts};
+pub use story::incident;
+pub use tree::{Screen, TreeAsk, draw as draw_tree, tree};
+pub use verbs::{Verb, control, start, status};
 
 use std::fmt;
 use std::io::{self, Write};

@@ -122,10 +122,21 @@ async fn test_client_shows_status_and_tree() {
     let value: Value = serde_json::from_str(&utf8(out)).expect("one document");
     assert_eq!(value["epoch"], 12);
     let mut out = Vec::new();
-    tree(&node.api, false, &mut out).await.expect("shown");
-    let expected = "lakefeed  running  incarnation=1  restarts=2\n└── tenants  running  incarnation=1\n    \
-                    ├── 1  running  incarnation=1\n    └── 2  running  incarnation=2\n";
-    assert_eq!(utf8(out), expected);
+    node.streams.asked();
+    let ask = TreeAsk { depth: Some(3), only: vec!["parked".into(), "running".into()], ..TreeAsk::default() };
+    tree(&node.api, &ask, &Screen::default, false, &mut out).await.expect("shown");
+    let text = utf8(out);
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[0].starts_with("lakefeed  running 3.0 s  #1  restarts 2  1 in window, 4 left"), "{text}");
+    assert!(lines[3].starts_with("    └── 2  parked: auth http_401: the key"), "{text}");
+    assert!(!text.contains('\u{1b}'), "nothing from outside steers the terminal");
+    let asked = node.streams.asked();
+    assert!(asked[0].contains(r#"depth: Some(3), only: ["parked", "running"], limit: Some(200)"#), "{asked:?}");
+    let mut head = Head { lines: 12, text: Vec::new() };
+    let ask = TreeAsk { watch: Some(std::time::Duration::from_millis(1)), ..TreeAsk::default() };
+    let end = tree(&node.api, &ask, &Screen::default, false, &mut head).await.expect_err("its reader is gone");
+    assert!(end.is_closed_pipe());
+    assert_eq!(utf8(head.text).matches("lakefeed  running").count(), 3, "a tree of four lines under a line each");
 }
 
 fn record(n: u64, event: &str, class: Option<&str>) -> RestartRecord {
@@ -156,6 +167,20 @@ async fn test_client_tells_restarts_and_the_story_of_an_incident() {
     assert_eq!(text.lines().count(), 3, "{text}");
     assert!(text.contains("again in 200 ms") && text.contains("recovered in 1.2 s"), "{text}");
     assert!(!text.contains('\u{1b}'), "nothing from outside steers the terminal");
+    let long = RestartsQuery { format: crate::cli::Format::Long, events: vec!["failed".into()], ..Default::default() };
+    let mut out = Vec::new();
+    restarts(&node.api, &long, false, &mut out).await.expect("shown");
+    let text = utf8(out);
+    assert!(
+        text.contains("\n    why        bug panic: went \u{fffd}[31m wrong\n") && text.contains("    to do "),
+        "{text}"
+    );
+    assert_eq!(text.lines().filter(|line| !line.starts_with(' ')).count(), 1);
+    let lines = RestartsQuery { format: crate::cli::Format::Json, ..Default::default() };
+    let mut out = Vec::new();
+    restarts(&node.api, &lines, false, &mut out).await.expect("shown");
+    let text = utf8(out);
+    assert_eq!(text.lines().filter(|line| serde_json::from_str::<RestartRecord>(line).is_ok()).count(), 3);
     let query = RestartsQuery { class: Some("bug".to_owned()), since: Some("1h".to_owned()), ..Default::default() };
     let mut out = Vec::new();
     restarts(&node.api, &query, true, &mut out).await.expect("shown");
@@ -164,7 +189,9 @@ async fn test_client_tells_restarts_and_the_story_of_an_incident() {
     let mut out = Vec::new();
     incident(&node.api, "i1", false, &mut out).await.expect("shown");
     let text = utf8(out);
-    for part in ["Incident i1: recovered", "bug panic", "failed", "1.2 s", "What to do: ", "report it"] {
+    for part in
+        ["Incident i1\nover", "bug panic", "the first cause", "after 1.2 s", "running 5.0 s", "What to do", "report it"]
+    {
         assert!(text.contains(part), "{part} in {text}");
     }
     assert_eq!(incident(&node.api, "../x", false, &mut Vec::new()).await.expect_err("no id").exit_code(), 2);

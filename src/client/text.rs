@@ -52,46 +52,6 @@ pub(super) fn table(out: &mut dyn Write, head: &[&str], rows: &[Vec<String>]) ->
     Ok(())
 }
 
-/// Scalars of a node of the tree that its line shows, in this order; the rest is for `--json`.
-const SHOWN: [&str; 6] = ["state", "incarnation", "restarts", "attempt", "until_ms", "abandoned"];
-
-/// The tree, one child a line. Shapes are taken as they come: a node has a path (or a name), scalars, and children.
-pub fn tree(out: &mut dyn Write, root: &Value) -> io::Result<()> {
-    // Each entry: the node, what stands before its line, what stands before its children's. A stack of our own, so
-    // that a deep answer cannot exhaust the thread's.
-    let mut stack = vec![(root, String::new(), String::new())];
-    while let Some((node, before, beneath)) = stack.pop() {
-        writeln!(out, "{before}{}", node_line(node))?;
-        let children = node["children"].as_array().map_or(&[][..], Vec::as_slice);
-        for (place, child) in children.iter().enumerate().rev() {
-            let (own, below) =
-                if place + 1 == children.len() { ("└── ", "    ") } else { ("├── ", "│   ") };
-            stack.push((child, format!("{beneath}{own}"), format!("{beneath}{below}")));
-        }
-    }
-    Ok(())
-}
-
-fn node_line(node: &Value) -> String {
-    let path = node["name"].as_str().or_else(|| node["path"].as_str()).unwrap_or("?");
-    let mut line = clean(path.rsplit('/').next().unwrap_or(path));
-    for key in SHOWN {
-        match &node[key] {
-            Value::Null => {}
-            Value::Number(number) if number.as_u64() == Some(0) => {}
-            Value::String(text) if key == "state" => line.push_str(&format!("  {}", clean(text))),
-            other => line.push_str(&format!("  {key}={}", cell(other))),
-        }
-    }
-    for key in ["reason", "last_error"] {
-        if node[key].is_object() {
-            line.push_str(&format!("  {}", reason(&node[key])));
-            break;
-        }
-    }
-    line
-}
-
 /// `{class, code, message}` in a line.
 pub(super) fn reason(reason: &Value) -> String {
     let word = |key: &str| clean(reason[key].as_str().unwrap_or("-"));

@@ -35,18 +35,6 @@ fn status_row(view: &Value) -> Vec<String> {
     row
 }
 
-/// `tree`: the supervision tree.
-///
-/// # Errors
-/// As [`ClientError`] tells.
-pub async fn tree(api: &Api, json: bool, out: &mut dyn Write) -> Done {
-    let answer = api.get("/v1/tree", &[]).await?;
-    if json {
-        return document(out, &answer);
-    }
-    Ok(text::tree(out, &answer)?)
-}
-
 /// Verbs that need only a target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verb {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::names::StreamId;
-use crate::streams::api::{Actual, Desired, Page, Refusal, StartRequest, Status, StreamView, Streams};
+use crate::streams::api::{Actual, Desired, Page, Refusal, StartRequest, Status, StreamView, Streams, TreeQuery};
 
 /// The only adapters that exist.
 const ADAPTERS: [&str; 2] = ["IQAIR_DAILY", "OTHER"];
@@ -205,14 +205,22 @@ impl Streams for FakeStreams {
         self.references(None, after, limit, wait).await
     }
 
-    async fn tree(&self) -> Value {
-        let worker = |n: u32| {
-            json!({"path": format!("lakefeed/tenants/acme/berlin/workers/{n}"), "kind": "worker", "state": "running",
-                "incarnation": n, "restarts": 0, "children": []})
+    async fn tree(&self, query: &TreeQuery) -> Value {
+        self.note(format!("tree {query:?}"));
+        let worker = |n: u32, state: &str| {
+            json!({"path": format!("lakefeed/tenants/acme/berlin/workers/{n}"), "kind": "worker", "state": state,
+                "incarnation": n, "uptime_ms": 61_000, "restarts": 0, "children": []})
         };
-        json!({"path": "lakefeed", "kind": "supervisor", "state": "running", "incarnation": 1, "restarts": 2,
+        let mut parked = worker(2, "parked");
+        parked["reason"] = json!({"class": "auth", "code": "http_401", "message": "the key \u{1b}[31m is wrong"});
+        json!({"path": "lakefeed", "kind": "supervisor", "state": "running", "incarnation": 1, "uptime_ms": 3_000,
+            "restarts": 2, "restarts_in_window": 1, "restarts_left": 4, "below": {"running": 2, "parked": 1}, "hidden": 7,
             "children": [{"path": "lakefeed/tenants", "kind": "supervisor", "state": "running", "incarnation": 1,
-                "children": [worker(1), worker(2)]}]})
+                "uptime_ms": 3_000, "children": [worker(1, "running"), parked]}]})
+    }
+
+    async fn nodes(&self, paths: &[String]) -> Vec<Option<Value>> {
+        paths.iter().map(|path| Some(json!({"path": path, "state": "running", "uptime_ms": 5_000}))).collect()
     }
 
     async fn ready(&self) -> Result<Value, Value> {

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::app::App;
 use crate::client;
 use crate::streams::DirectoryHandle;
-use crate::streams::api::Streams;
+use crate::streams::api::{Streams, TreeQuery};
 use crate::telemetry::restarts::{Filter, RestartRecord};
 
 /// Redraws a second: enough to watch, little to write.
@@ -17,6 +17,9 @@ const REDRAW: Duration = Duration::from_millis(500);
 
 /// Plain lines come this often.
 const LINE: Duration = Duration::from_secs(5);
+
+/// Nodes of the tree that are shown: all that the demo has.
+const NODES_SHOWN: usize = 100;
 
 /// Restarts shown below the tree.
 const RESTARTS_SHOWN: usize = 8;
@@ -49,7 +52,7 @@ pub(super) async fn show(app: &App, duration: Duration, quiet: bool) {
 /// The whole screen, drawn over the last one.
 async fn screen(app: &App, newest: &[RestartRecord]) -> String {
     let streams = DirectoryHandle(Arc::clone(&app.directory));
-    let tree = tree(&streams.tree().await);
+    let tree = tree(&streams.tree(&TreeQuery { limit: Some(NODES_SHOWN), ..TreeQuery::default() }).await);
     let restarts: Vec<_> = newest.iter().rev().take(RESTARTS_SHOWN).map(restart_line).collect();
     format!("\x1b[2J\x1b[H{tree}\n{}\n", restarts.join("\n"))
 }
@@ -79,6 +82,6 @@ fn restart_line(record: &RestartRecord) -> String {
 fn tree(node: &serde_json::Value) -> String {
     let mut text = Vec::new();
     // Writing to memory cannot fail.
-    let _ = client::draw_tree(&mut text, node);
+    let _ = client::draw_tree(&mut text, node, &client::Screen::default());
     String::from_utf8_lossy(&text).into_owned()
 }

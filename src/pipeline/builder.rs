@@ -84,6 +84,7 @@ pub struct EpochBuilder {
     pub(crate) positions: BTreeMap<String, Moved>,
     pub(crate) bytes_by_partition: BTreeMap<String, u64>,
     pub(crate) watermark_us: Option<i64>,
+    pub(crate) newest_by_partition: BTreeMap<String, i64>,
     pub(crate) holds: Vec<Hold>,
     bytes: usize,
 }
@@ -121,6 +122,7 @@ impl EpochBuilder {
             positions: BTreeMap::new(),
             bytes_by_partition: BTreeMap::new(),
             watermark_us: None,
+            newest_by_partition: BTreeMap::new(),
             holds: Vec::new(),
             bytes: 0,
         }
@@ -177,6 +179,10 @@ impl EpochBuilder {
         self.pieces.extend(decoded.pieces);
         self.letters.extend(decoded.letters);
         self.watermark_us = self.watermark_us.max(decoded.watermark_us);
+        if let Some(newest) = decoded.watermark_us {
+            let known = self.newest_by_partition.entry(partition.to_owned()).or_insert(newest);
+            *known = newest.max(*known);
+        }
         if let Some(moved) = moved {
             self.positions.insert(partition.to_owned(), moved);
         }

@@ -88,6 +88,8 @@ pub struct Sealed {
     pub dead_files: Vec<DataFile>,
     /// Payload bytes by partition.
     pub bytes_by_partition: BTreeMap<String, u64>,
+    /// The newest event time of each partition that has one here, µs UTC.
+    pub newest_by_partition: BTreeMap<String, i64>,
     /// The table's partition columns.
     pub partition_by: Vec<String>,
     /// Credits of the payloads, until the epoch is committed.
@@ -155,6 +157,7 @@ pub(crate) fn seal(builder: EpochBuilder, closed_at_us: i64) -> Result<Sealed, A
         positions,
         bytes_by_partition,
         watermark_us,
+        newest_by_partition,
         holds,
         ..
     } = builder;
@@ -197,6 +200,7 @@ pub(crate) fn seal(builder: EpochBuilder, closed_at_us: i64) -> Result<Sealed, A
         files,
         dead_files,
         bytes_by_partition,
+        newest_by_partition,
         partition_by: spec.partition_by,
         holds,
     })

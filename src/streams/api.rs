@@ -125,6 +125,24 @@ impl Refusal {
     }
 }
 
+/// Which part of the tree is asked for. The default is all of it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TreeQuery {
+    /// Only this stream, and what it hangs on.
+    pub stream: Option<StreamId>,
+    /// Levels below the root; 0 = the root alone.
+    pub depth: Option<usize>,
+    /// Only nodes in one of these states, and what they hang on. See [`TREE_STATES`].
+    pub only: Vec<String>,
+    /// At most so many nodes: first those that are in trouble, then from the top down.
+    pub limit: Option<usize>,
+}
+
+/// What [`TreeQuery::only`] may name: the states of nodes, and `trouble`, everything that somebody on call looks for:
+/// what is waiting for a restart, parked, abandoned or not running, and workers whose workloads fail.
+pub const TREE_STATES: [&str; 8] =
+    ["running", "starting", "waiting", "parked", "stopping", "abandoned", "stopped", "trouble"];
+
 /// A page of references, events or records.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Page {
@@ -181,8 +199,11 @@ pub trait Streams: Send + Sync + 'static {
     ) -> Result<Page, Refusal>;
     /// The newest events, `{ts, pattern, data}`; waits like `references`.
     async fn events(&self, after: &str, limit: usize, wait: Duration) -> Result<Page, Refusal>;
-    /// The supervision tree.
-    async fn tree(&self) -> Value;
+    /// The supervision tree, or the part that is asked for: nodes with their children, and what workers, committers and
+    /// streams say about themselves.
+    async fn tree(&self, query: &TreeQuery) -> Value;
+    /// The nodes at `paths` without their children, in the same order; `None` where there is none now.
+    async fn nodes(&self, paths: &[String]) -> Vec<Option<Value>>;
     /// Ok when every running stream has claimed its table or waits for a named reason; else who does not.
     async fn ready(&self) -> Result<Value, Value>;
 }

@@ -327,6 +327,9 @@ impl Committer {
         self.shared.remember(committed.epoch, committed.reference.clone());
         self.shared.progress.send_replace(progress(&committed.checkpoint));
         self.intake.committed(sealed.positions.iter().map(|(name, (_, to))| (name.as_str(), to.as_str())));
+        for (partition, bytes) in &sealed.bytes_by_partition {
+            self.intake.settled(partition, *bytes, sealed.newest_by_partition.get(partition).copied());
+        }
         count(&self.shared, &committed, payload_bytes);
         Ok(())
     }

@@ -61,10 +61,27 @@ struct Slot {
     incarnation: u64,
     accepted: Option<Position>,
     committed: Option<Position>,
+    /// The newest event time that this intake has seen committed, µs.
+    newest_event_us: Option<i64>,
+    /// Payload bytes taken over and not yet committed.
+    queue_bytes: u64,
     refused: Option<IntakeError>,
     /// What incarnations up to this one delivered and the committer has not yet seen does not count.
     refused_upto: u64,
     changed: Arc<Notify>,
+}
+
+/// How far a partition has come.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// What was taken over, committed or not.
+    pub accepted: Option<Position>,
+    /// What is committed.
+    pub committed: Option<Position>,
+    /// The newest event time that was committed since the committer started, µs.
+    pub newest_event_us: Option<i64>,
+    /// Payload bytes between the two positions.
+    pub queue_bytes: u64,
 }
 
 /// What a worker starts with.
@@ -113,10 +130,17 @@ impl Intake {
         Ticket { position, changed: Arc::clone(&slot.changed) }
     }
 
-    /// Where `partition` stands, taken over or not yet committed.
+    /// How far `partition` has come.
     #[must_use]
-    pub fn position(&self, partition: &str) -> Option<Position> {
-        self.lock().get(partition).and_then(|slot| slot.accepted.clone())
+    pub fn standing(&self, partition: &str) -> Standing {
+        let slots = self.lock();
+        let Some(slot) = slots.get(partition) else { return Standing::default() };
+        Standing {
+            accepted: slot.accepted.clone(),
+            committed: slot.committed.clone(),
+            newest_event_us: slot.newest_event_us,
+            queue_bytes: slot.queue_bytes,
+        }
     }
 
     /// Hands a batch over, waiting for a place. Once it returns `Ok` the batch is the committer's; dropping the future
@@ -140,6 +164,7 @@ impl Intake {
         if let Some(to) = &delivery.batch.to {
             slot.accepted = Some(to.clone());
         }
+        slot.queue_bytes += delivery.batch.bytes() as u64;
         place.send(delivery);
         Ok(())
     }
@@ -149,6 +174,7 @@ impl Intake {
         let mut slots = self.lock();
         let Some(slot) = slots.get_mut(partition) else { return };
         slot.accepted = from;
+        slot.queue_bytes = 0;
         slot.refused = Some(IntakeError::Refused { code, message });
         slot.refused_upto = slot.incarnation;
         slot.changed.notify_one();
@@ -174,6 +200,14 @@ impl Intake {
                 slot.committed = Some(Position::new(position));
                 slot.changed.notify_one();
             }
+        }
+    }
+
+    /// An epoch with so many `bytes` of this partition is committed, the newest of which happened at `newest_event_us`.
+    pub fn settled(&self, partition: &str, bytes: u64, newest_event_us: Option<i64>) {
+        if let Some(slot) = self.lock().get_mut(partition) {
+            slot.queue_bytes = slot.queue_bytes.saturating_sub(bytes);
+            slot.newest_event_us = slot.newest_event_us.max(newest_event_us);
         }
     }
 

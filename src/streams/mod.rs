@@ -7,6 +7,7 @@ mod committer;
 mod desired;
 mod directory;
 mod intake;
+mod live;
 mod manager;
 mod observe;
 mod positions;

@@ -9,9 +9,10 @@ use futures::StreamExt;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::api::{Desired, Page, Refusal, StartRequest, StreamView, Streams};
+use super::api::{Desired, Page, Refusal, StartRequest, StreamView, Streams, TreeQuery};
 use super::desired::Control;
 use super::directory::{Directory, Entry};
+use super::live;
 use super::manager::ManagerMessage;
 use super::positions;
 use super::shared::Shared;
@@ -345,11 +346,12 @@ impl Streams for DirectoryHandle {
         Ok(Page { items, next })
     }
 
-    async fn tree(&self) -> Value {
-        match self.0.root() {
-            Some(root) => serde_json::to_value(root.snapshot().await).unwrap_or_default(),
-            None => Value::Null,
-        }
+    async fn tree(&self, query: &TreeQuery) -> Value {
+        live::tree(&self.0, query).await
+    }
+
+    async fn nodes(&self, paths: &[String]) -> Vec<Option<Value>> {
+        live::nodes(&self.0, paths).await
     }
 
     async fn ready(&self) -> Result<Value, Value> {

@@ -95,13 +95,15 @@ pub struct WorkerView {
     pub phase: Phase,
     /// Failed workloads in a row, over all incarnations.
     pub failed: u32,
+    /// Why the last workload failed; `None` once one succeeds.
+    pub trouble: Option<Parked>,
     /// Rings to drop the workload in progress.
     pub interrupt: Arc<Notify>,
 }
 
 impl Default for WorkerView {
     fn default() -> Self {
-        Self { phase: Phase::Starting, failed: 0, interrupt: Arc::default() }
+        Self { phase: Phase::Starting, failed: 0, trouble: None, interrupt: Arc::default() }
     }
 }
 
@@ -127,6 +129,8 @@ pub struct Shared {
 struct State {
     workers: HashMap<String, WorkerView>,
     parked: HashMap<String, Parked>,
+    /// When what is parked is tried again, µs, by path.
+    probes: HashMap<String, i64>,
     recent: std::collections::VecDeque<(u64, Value)>,
     bucket: String,
     /// Why the stream waits, where it is not a worker's wait.
@@ -194,6 +198,15 @@ impl Shared {
         change(self.lock().workers.entry(partition.to_owned()).or_default())
     }
 
+    /// What a worker is doing, how many of its workloads failed in a row, and why the last one did; `None` where the
+    /// partition has none.
+    #[must_use]
+    pub fn worker_view(&self, partition: &str) -> Option<(Phase, u32, Option<Parked>)> {
+        let state = self.lock();
+        let view = state.workers.get(partition)?;
+        Some((view.phase, view.failed, view.trouble.clone()))
+    }
+
     /// Forgets the views of workers that are gone.
     pub fn forget_workers(&self) {
         self.lock().workers.clear();
@@ -225,11 +238,25 @@ impl Shared {
             Some(parked) => state.parked.insert(path.to_owned(), parked),
             None => state.parked.remove(path),
         };
+        state.probes.remove(path);
+    }
+
+    /// The child at `path` is parked and tried again at `at_us`.
+    pub fn set_probe(&self, path: &str, at_us: i64) {
+        self.lock().probes.insert(path.to_owned(), at_us);
+    }
+
+    /// When the parked child at `path` is tried again, µs; `None` where it is not parked or not tried.
+    #[must_use]
+    pub fn probe_at_us(&self, path: &str) -> Option<i64> {
+        self.lock().probes.get(path).copied()
     }
 
     /// Forgets all that is parked: the children are gone.
     pub fn forget_parked(&self) {
-        self.lock().parked.clear();
+        let mut state = self.lock();
+        state.parked.clear();
+        state.probes.clear();
     }
 
     /// What is parked, by path.

@@ -30,6 +30,7 @@ fn to_record(event: &Event) -> RestartRecord {
         delay_ms: event.delay.map(millis),
         resumed_from: event.info.as_ref().and_then(|info| serde_json::from_value(info.clone()).ok()),
         recovered_in_ms: event.recovered_in.map(millis),
+        because_of: event.because_of.as_ref().map(|path| path.as_str().to_owned()),
         ..RestartRecord::default()
     }
 }

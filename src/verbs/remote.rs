@@ -1,13 +1,15 @@
 //! Verbs that ask a running node.
 
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 
+use adapters::contract::{Clock, SystemClock};
 use serde_json::{Map, Value, json};
 
 use crate::cli::{Checkpoint, ClientArgs, Dead, StartArgs, Verb, exit, output};
-use crate::client::{self, Api, ClientError, RestartsQuery};
+use crate::client::{self, Api, ClientError, RestartsQuery, Screen, TreeAsk};
 use crate::names::{StreamId, Target};
 use crate::run::chain;
+use crate::times::timestamp;
 
 /// Where the token is: arguments can be seen by others.
 const TOKEN: &str = "LAKEFEED_TOKEN";
@@ -38,14 +40,26 @@ async fn dispatch(verb: Verb, json: bool) -> Result<(), ClientError> {
         Verb::Status(args) => {
             client::status(&api(&args.client)?, args.stream.as_ref().map(whole).as_ref(), json, out).await
         }
-        Verb::Tree(args) => client::tree(&api(&args)?, json, out).await,
+        Verb::Tree(args) => {
+            let ask = TreeAsk {
+                stream: args.stream,
+                depth: args.depth,
+                only: args.only,
+                limit: args.limit,
+                watch: args.watch.then_some(args.every),
+            };
+            client::tree(&api(&args.client)?, &ask, &screen, json, out).await
+        }
         Verb::Restarts(args) => {
             let query = RestartsQuery {
                 since: args.since.map(|since| since.to_string()),
+                until: args.until.map(|until| until.to_string()),
+                events: args.event,
                 stream: args.stream.map(|id| id.to_string()),
                 incident: args.incident,
                 class: args.class,
                 follow: args.follow,
+                format: args.format,
             };
             client::restarts(&api(&args.client)?, &query, json, out).await
         }
@@ -75,6 +89,14 @@ async fn dispatch(verb: Verb, json: bool) -> Result<(), ClientError> {
         // These are started before anybody asks a node.
         Verb::Run(_) | Verb::Validate(_) | Verb::Demo(_) | Verb::Simulate(_) | Verb::Lake(_) | Verb::Bench(_) => Ok(()),
     }
+}
+
+/// The terminal on stdout, if it is one.
+fn screen() -> Screen {
+    let size = std::io::stdout().is_terminal().then(terminal_size::terminal_size).flatten();
+    let size = size.map(|(width, height)| (usize::from(width.0), usize::from(height.0)));
+    let now = timestamp(SystemClock.now_us());
+    Screen { size, color: size.is_some() && std::env::var_os("NO_COLOR").is_none(), now }
 }
 
 fn cursor(after: &str) -> Option<&str> {

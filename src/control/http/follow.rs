@@ -21,8 +21,11 @@ use super::input::{Query, invalid};
 use super::limits::{HEARTBEAT, PAGE_DEFAULT};
 use crate::names::StreamId;
 use crate::streams::api::{Page, Refusal};
-use crate::telemetry::restarts::{CLASSES, Filter, RestartLogError};
+use crate::telemetry::restarts::{CLASSES, EVENTS, Filter, RestartLogError};
 use crate::times::timestamp_us;
+
+/// Children of an incident of which the answer tells what they are now: more than anybody reads.
+const NOW_MAX: usize = 1_000;
 
 type Reply = Result<Response, ApiError>;
 
@@ -78,14 +81,16 @@ fn unreadable(_: RestartLogError) -> ApiError {
 
 /// `GET /v1/restarts`.
 pub(super) async fn restarts(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Reply {
-    let known = ["after", "limit", "wait", "since", "stream", "class", "incident"];
+    let known = ["after", "limit", "wait", "since", "until", "event", "stream", "class", "incident"];
     let query = Query::read(query.as_deref(), &known)?;
     let after = query.after()?;
     let cursor: Option<u64> = if after.is_empty() { Some(0) } else { after.parse().ok() };
     let after =
         cursor.ok_or_else(|| ApiError::bad("invalid_cursor", "after is not a cursor of this log").field("after"))?;
     let filter = Filter {
-        since_us: query.get("since").map(|text| since(&app, text)).transpose()?,
+        since_us: query.get("since").map(|text| moment(&app, "since", text)).transpose()?,
+        until_us: query.get("until").map(|text| moment(&app, "until", text)).transpose()?,
+        events: query.get("event").map(|text| one_of("event", &EVENTS, text)).transpose()?.unwrap_or_default(),
         stream: query.stream()?,
         class: query.get("class").map(class).transpose()?,
         incident: query.get("incident").map(str::to_owned),
@@ -109,14 +114,23 @@ fn class(text: &str) -> Result<String, ApiError> {
     Err(invalid("class", format!("class must be one of {}", CLASSES.join(", "))))
 }
 
+/// Words of `known`, with commas between.
+pub(super) fn one_of(field: &str, known: &[&str], text: &str) -> Result<Vec<String>, ApiError> {
+    let words: Vec<String> = text.split(',').map(str::to_owned).collect();
+    if words.iter().all(|word| known.contains(&word.as_str())) {
+        return Ok(words);
+    }
+    Err(invalid(field, format!("{field} must be one of {}, or some of them with commas between", known.join(", "))))
+}
+
 /// A point in time, or a duration before now.
-fn since(app: &App, text: &str) -> Result<i64, ApiError> {
+fn moment(app: &App, field: &str, text: &str) -> Result<i64, ApiError> {
     let ago = || {
         let ago = i64::try_from(parse_duration(text)?.as_micros()).ok()?;
         Some(app.deps.clock.now_us().saturating_sub(ago))
     };
     let us = timestamp_us(text).or_else(ago);
-    us.ok_or_else(|| invalid("since", "since must be an RFC 3339 time, or a duration such as 15m"))
+    us.ok_or_else(|| invalid(field, format!("{field} must be an RFC 3339 time, or a duration such as 15m")))
 }
 
 /// `GET /v1/incidents/{id}`.
@@ -125,7 +139,12 @@ pub(super) async fn incident(State(app): State<Arc<App>>, request: axum::extract
     Query::read(parts.uri.query(), &[])?;
     let id = super::input::path_param(&mut parts, &app, "id").await?;
     match app.deps.restarts.incident(&id).await.map_err(unreadable)? {
-        Some(story) => Ok(answer(StatusCode::OK, &json!(story))),
+        Some(mut story) => {
+            let paths: Vec<String> = story.affected.iter().take(NOW_MAX).map(|child| child.path.clone()).collect();
+            let nodes = app.deps.streams.nodes(&paths).await;
+            story.affected.iter_mut().zip(nodes).for_each(|(child, now)| child.now = now);
+            Ok(answer(StatusCode::OK, &json!(story)))
+        }
         None => Err(Refusal::new(404, "unknown_incident", "the restart log has no incident of this id").into()),
     }
 }

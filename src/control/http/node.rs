@@ -10,15 +10,27 @@ use serde_json::json;
 
 use super::App;
 use super::error::{ApiError, answer};
-use super::input::{Query, Whole};
+use super::follow::one_of;
+use super::input::{Query, Whole, invalid};
 use super::openapi;
+use crate::streams::api::{TREE_STATES, TreeQuery};
 
 type Reply = Result<Response, ApiError>;
 
-/// `GET /v1/tree`.
+/// `GET /v1/tree`: all of it, or what `stream`, `depth`, `only` and `limit` leave.
 pub(super) async fn tree(State(app): State<Arc<App>>, RawQuery(query): RawQuery) -> Reply {
-    Query::read(query.as_deref(), &[])?;
-    Ok(answer(StatusCode::OK, &app.deps.streams.tree().await))
+    let query = Query::read(query.as_deref(), &["stream", "depth", "only", "limit"])?;
+    let number = |key: &str| -> Result<Option<usize>, ApiError> {
+        let number = query.get(key).map(str::parse).transpose();
+        number.map_err(|_| invalid(key, format!("{key} must be a whole number")))
+    };
+    let wanted = TreeQuery {
+        stream: query.stream()?,
+        depth: number("depth")?,
+        only: query.get("only").map(|text| one_of("only", &TREE_STATES, text)).transpose()?.unwrap_or_default(),
+        limit: number("limit")?,
+    };
+    Ok(answer(StatusCode::OK, &app.deps.streams.tree(&wanted).await))
 }
 
 /// `POST /v1/validate`: TOML in, its problems out. What is no TOML at all is refused, with the problem.

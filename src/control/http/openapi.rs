@@ -107,7 +107,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         ..op("get", "/v1/events", "The newest 10,000 events")
     },
     Operation {
-        query: &["after", "limit", "wait", "since", "stream", "class", "incident"],
+        query: &["after", "limit", "wait", "since", "until", "event", "stream", "class", "incident"],
         answers: &[(200, "Restarts")],
         ..op("get", "/v1/restarts", "The restart log, from the oldest record that is kept")
     },
@@ -115,7 +115,10 @@ pub(super) const OPERATIONS: &[Operation] = &[
         refusals: &[404],
         ..op("get", "/v1/incidents/{id}", "An incident as a story: cause, cascade, end, remedy")
     },
-    op("get", "/v1/tree", "The supervision tree"),
+    Operation {
+        query: &["stream", "depth", "only", "limit"],
+        ..op("get", "/v1/tree", "The supervision tree, or the part of it that is asked for")
+    },
     Operation {
         body: "Toml",
         answers: &[(200, "Validation")],

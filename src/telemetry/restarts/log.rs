@@ -1,5 +1,6 @@
 //! The log as the node uses it: one writer's lock, readers beside it, a thread that syncs.
 
+use std::collections::HashMap;
 use std::io;
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -14,7 +15,7 @@ use tokio::sync::watch;
 
 use super::incarnations::{Fold, Incarnations};
 use super::record::Sieve;
-use super::segments::Segments;
+use super::segments::{Extent, FAILURES, LIFECYCLE, Segments, line_of};
 use super::{Filter, RestartRecord, Story};
 use crate::telemetry::metrics::RESTART_LOG_FAILURES_TOTAL;
 
@@ -29,6 +30,9 @@ const PAGE_MAX: usize = 1_000;
 
 /// Records of one story. An incident that took 10,000 children down has some 30,000; its beginning tells the cause.
 const STORY_MAX: usize = 10_000;
+
+/// Different backtraces that are remembered, so that a storm of one panic is written out once. A node has a handful.
+const BACKTRACES_KNOWN_MAX: usize = 256;
 
 /// The log's folder cannot be used.
 #[derive(Debug, Error)]
@@ -46,13 +50,43 @@ pub enum RestartLogError {
 
 #[derive(Debug)]
 struct State {
-    segments: Segments,
+    failures: Segments,
+    lifecycle: Segments,
+    /// The number of the next line, over both lanes.
+    next: u64,
+    backtraces: Backtraces,
     counts: Incarnations,
     /// The disk refused the last write; told once until it takes one again.
     refused: bool,
     /// Something was written since the last sync.
     dirty: bool,
     closing: bool,
+}
+
+/// The incident that tells each backtrace of the open segment in full. What tells it elsewhere goes together with it.
+#[derive(Debug, Default)]
+struct Backtraces {
+    open_since: u64,
+    known: HashMap<String, String>,
+}
+
+impl Backtraces {
+    /// Replaces a backtrace that the open segment holds already by the incident where it stands.
+    fn shorten(&mut self, record: &mut RestartRecord, open_since: u64) {
+        if self.open_since != open_since {
+            self.known.clear();
+            self.open_since = open_since;
+        }
+        let (Some(backtrace), Some(incident)) = (&mut record.backtrace, &record.incident) else { return };
+        match self.known.get(backtrace.as_str()) {
+            Some(first) if first == incident => {}
+            Some(first) => *backtrace = format!("as in incident {first}"),
+            None if self.known.len() < BACKTRACES_KNOWN_MAX => {
+                self.known.insert(backtrace.clone(), incident.clone());
+            }
+            None => {}
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -94,12 +128,24 @@ impl RestartLog {
         }
         // Numbers start at the clock, so that a cursor from before the folder was lost lies before all that is new.
         let base = u64::try_from(clock.now_us()).unwrap_or(0).max(1);
-        let (segments, repaired) = Segments::open(&dir, base, &mut counts).map_err(RestartLogError::Open)?;
-        for what in repaired {
+        let (failures, repaired) = Segments::open(FAILURES, &dir, &mut counts).map_err(RestartLogError::Open)?;
+        let (lifecycle, also) = Segments::open(LIFECYCLE, &dir, &mut counts).map_err(RestartLogError::Open)?;
+        for what in repaired.into_iter().chain(also) {
             tracing::warn!(code = "restart_log_repaired", "{what}");
         }
-        let grown = watch::Sender::new(segments.newest());
-        let state = State { segments, counts, refused: false, dirty: false, closing: false };
+        let newest = failures.newest().max(lifecycle.newest());
+        let next = if newest == 0 { base } else { newest + 1 };
+        let grown = watch::Sender::new(next - 1);
+        let state = State {
+            failures,
+            lifecycle,
+            next,
+            backtraces: Backtraces::default(),
+            counts,
+            refused: false,
+            dirty: false,
+            closing: false,
+        };
         let shared = Arc::new(Shared { clock, state: Mutex::new(state), wake: Condvar::new(), grown });
         let thread = std::thread::Builder::new()
             .name("restart-log-sync".to_owned())
@@ -126,15 +172,22 @@ impl RestartLog {
     /// Adds a record. It is written to the operating system when this returns; takes some µs.
     pub fn append(&self, mut record: RestartRecord) {
         record.complete(self.shared.clock.now_us());
-        let Ok(mut line) = serde_json::to_vec(&record) else { return };
-        line.push(b'\n');
+        if record.backtrace.is_some() {
+            let mut state = self.shared.lock();
+            let open_since = state.failures.open_since();
+            state.backtraces.shorten(&mut record, open_since);
+        }
+        let Ok(json) = serde_json::to_vec(&record) else { return };
         let number = {
             let mut state = self.shared.lock();
             let noted = state.counts.note(&record.path, record.incarnation);
-            let (number, written) = state.segments.append(line);
+            let number = state.next;
+            state.next += 1;
+            let lane = if record.is_plain_life() { &mut state.lifecycle } else { &mut state.failures };
+            let written = lane.append(number, line_of(number, &json));
+            lane.trim();
             state.dirty = true;
             state.note(&noted.and(written));
-            state.segments.trim();
             number
         };
         // Two appends may come here out of order; the newest number counts.
@@ -155,37 +208,28 @@ impl RestartLog {
     }
 
     fn collect(&self, filter: &Filter, limit: usize) -> Result<(Vec<RestartRecord>, u64), RestartLogError> {
-        let sieve = Sieve::new(filter);
-        let (extents, pending, newest) = {
+        let (lanes, after, newest) = {
             let state = self.shared.lock();
-            let (extents, pending) = state.segments.after(filter.after);
-            (extents, pending, state.segments.newest())
+            let newest = state.next - 1;
+            // A cursor beyond the newest is not from this log: everything is new to its holder.
+            let after = if filter.after > newest { 0 } else { filter.after };
+            let mut lanes = vec![state.failures.after(after)];
+            if !filter.wants_failures_only() {
+                lanes.push(state.lifecycle.after(after));
+            }
+            (lanes, after, newest)
         };
-        let after = if filter.after > newest { 0 } else { filter.after };
+        let sieve = Sieve::new(filter);
         let mut found = Vec::new();
-        let mut last = newest;
-        let mut look = |number: u64, line: &str| {
-            if number > after {
-                found.extend(sieve.pick(line));
-            }
-            if found.len() < limit {
-                return ControlFlow::Continue(());
-            }
-            last = number;
-            ControlFlow::Break(())
-        };
-        let mut done = ControlFlow::Continue(());
-        for extent in &extents {
-            let text = extent.read().map_err(RestartLogError::Read)?;
-            done = text.lines().zip(extent.first..).try_for_each(|(line, number)| look(number, line));
-            if done.is_break() {
-                break;
-            }
+        let mut whole = true;
+        for (extents, pending) in &lanes {
+            whole &= scan(extents, pending, after, limit, &sieve, &mut found)?;
         }
-        if done.is_continue() {
-            let _full = pending.iter().try_for_each(|(number, line)| look(*number, &String::from_utf8_lossy(line)));
-        }
-        Ok((found, last))
+        found.sort_unstable_by_key(|(number, _)| *number);
+        whole &= found.len() <= limit;
+        found.truncate(limit);
+        let last = found.last().filter(|_| !whole).map_or(newest, |(number, _)| *number);
+        Ok((found.into_iter().map(|(_, record)| record).collect(), last))
     }
 
     /// As [`RestartLog::query`], beside the async threads; waits up to `wait` for the first record.
@@ -220,6 +264,32 @@ impl RestartLog {
         let (records, _) = blocking(move || log.collect(&filter, STORY_MAX)).await?;
         Ok(Story::of(id, records, STORY_MAX))
     }
+}
+
+/// Adds up to `limit` records of one lane to `found`; false where it stopped before the lane's end.
+fn scan(
+    extents: &[Extent],
+    pending: &[(u64, Vec<u8>)],
+    after: u64,
+    limit: usize,
+    sieve: &Sieve<'_>,
+    found: &mut Vec<(u64, RestartRecord)>,
+) -> Result<bool, RestartLogError> {
+    let most = found.len() + limit;
+    let mut look = |number: u64, line: &str| {
+        if number > after {
+            found.extend(sieve.pick(line).map(|record| (number, record)));
+        }
+        if found.len() < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    };
+    for extent in extents {
+        let text = extent.read().map_err(RestartLogError::Read)?;
+        if extent.lines(&text).try_for_each(|(number, line)| look(number, line)).is_break() {
+            return Ok(false);
+        }
+    }
+    let rest = pending.iter().try_for_each(|(number, line)| look(*number, &String::from_utf8_lossy(line)));
+    Ok(rest.is_continue())
 }
 
 async fn blocking<T: Send + 'static>(
@@ -267,21 +337,21 @@ impl Drop for RestartLog {
 fn sync_until_closed(shared: &Shared) {
     let mut closing = false;
     while !closing {
-        let (file, fold) = {
+        let (files, fold) = {
             let state = shared.lock();
             let waited = shared.wake.wait_timeout_while(state, SYNC_EVERY, |state| !state.closing);
             let (mut state, _) = waited.unwrap_or_else(PoisonError::into_inner);
             closing = state.closing;
             if state.refused {
-                let written = state.segments.flush_pending();
+                let written = state.failures.flush_pending().and(state.lifecycle.flush_pending());
                 state.note(&written);
             }
             state.counts.reopen_if_lost();
-            let file = state.segments.needs_sync();
-            (std::mem::take(&mut state.dirty).then_some(file).flatten(), state.counts.begin_fold())
+            let files = [state.failures.needs_sync(), state.lifecycle.needs_sync()];
+            (std::mem::take(&mut state.dirty).then_some(files), state.counts.begin_fold())
         };
         // Without the lock, both: a slow disk must not hold up those who append.
-        let synced = file.map_or(Ok(()), |file| file.sync_data());
+        let synced = files.into_iter().flatten().flatten().try_for_each(|file| file.sync_data());
         if let Err(error) = synced.and_then(|()| fold.map_or(Ok(()), Fold::finish)) {
             tracing::warn!(code = "restart_log_sync", error = %error.kind(), "the restart log was not synced");
         }

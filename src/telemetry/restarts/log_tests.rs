@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use proptest::prelude::*;
 
-use super::super::{Reason, ResumedFrom, SEGMENT_BYTES_MAX, SEGMENTS_MAX};
+use super::super::{FAILURES, LIFECYCLE, Lane, Reason, ResumedFrom};
 use super::*;
 use crate::names::StreamId;
 
@@ -66,6 +66,8 @@ fn test_restart_log_has_every_key_of_the_interface() {
     keys.sort_unstable();
     let mut expected = vec!["ts", "incident", "path", "incarnation", "event", "reason", "strategy", "attempt"];
     expected.extend(["delay_ms", "resumed_from", "recovered_in_ms", "remedy"]);
+    // Beyond the interface: the line's number, and what the incident's story needs.
+    expected.extend(["number", "because_of", "backtrace"]);
     expected.sort_unstable();
     assert_eq!(keys, expected);
     assert!(value["remedy"].as_str().is_some_and(|text| text.contains("report it")));
@@ -146,6 +148,18 @@ proptest! {
     }
 }
 
+/// Bytes and number of a lane's files.
+fn lane(dir: &Path, prefix: &str) -> Vec<u64> {
+    let mine = |path: &PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix));
+    files(dir).iter().filter(|path| mine(path)).map(|path| fs::metadata(path).expect("file").len()).collect()
+}
+
+fn assert_bounded(dir: &Path, prefix: &str, bound: Lane) {
+    let segments = lane(dir, prefix);
+    assert_eq!(segments.len(), bound.segments_max, "{prefix}");
+    assert!(segments.iter().all(|bytes| *bytes <= bound.segment_bytes_max), "{prefix}: {segments:?}");
+}
+
 #[test]
 fn test_restart_log_is_bounded_and_incarnations_outlive_rotation() {
     let dir = tempfile::tempdir().expect("folder");
@@ -155,19 +169,101 @@ fn test_restart_log_is_bounded_and_incarnations_outlive_rotation() {
     log.append(long.clone());
     long.path = "new".to_owned();
     long.reason.as_mut().expect("reason").message = "x".repeat(1_900);
-    let needed = (SEGMENTS_MAX as u64 + 2) * SEGMENT_BYTES_MAX / 1_900;
+    let needed = (FAILURES.segments_max as u64 + 2) * FAILURES.segment_bytes_max / 1_900;
     for _ in 0..needed {
         log.append(long.clone());
     }
-    let segments: Vec<_> =
-        files(dir.path()).into_iter().filter(|path| path.extension().is_some_and(|e| e == "jsonl")).collect();
-    assert_eq!(segments.len(), SEGMENTS_MAX);
-    assert!(segments.iter().all(|path| fs::metadata(path).expect("file").len() <= SEGMENT_BYTES_MAX));
+    assert_bounded(dir.path(), "restarts-", FAILURES);
     assert_eq!(all(&log)[0].path, "new", "the oldest went first");
     drop(log);
     let again = open(dir.path());
     assert_eq!(again.next_incarnation("old"), 42);
     assert_eq!(again.next_incarnation("old"), 43);
+}
+
+#[test]
+fn test_restart_log_starts_push_out_only_starts() {
+    let dir = tempfile::tempdir().expect("folder");
+    let log = open(dir.path());
+    log.append(failed("lakefeed/tenants/acme/s/workers/a", "i1", "auth"));
+    let first = "x".repeat(100);
+    let needed = (LIFECYCLE.segments_max as u64 + 1) * LIFECYCLE.segment_bytes_max / 300;
+    for n in 0..needed {
+        log.append(record(&format!("{first}{n}"), 1, if n % 2 == 0 { "started" } else { "stopped" }));
+    }
+    log.append(failed("lakefeed/tenants/acme/s/workers/b", "i2", "auth"));
+    assert_bounded(dir.path(), "starts-", LIFECYCLE);
+    let page = all(&log);
+    assert_eq!(page[0].incident.as_deref(), Some("i1"), "in the order in which they came");
+    assert!(page[1].path.starts_with(&first) && page[1].path != format!("{first}0"), "the oldest starts went");
+    let class = Filter { class: Some("auth".to_owned()), ..Filter::default() };
+    assert_eq!(log.query(&class).expect("reads").0.len(), 2);
+    drop(log);
+    let again = open(dir.path());
+    again.append(failed("lakefeed/tenants/acme/s/workers/b", "i3", "auth"));
+    let found = again.query(&class).expect("reads").0;
+    let incidents: Vec<_> = found.iter().filter_map(|record| record.incident.as_deref()).collect();
+    assert_eq!(incidents, ["i1", "i2", "i3"]);
+}
+
+#[test]
+fn test_restart_log_pages_through_both_lanes_in_one_order() {
+    let dir = tempfile::tempdir().expect("folder");
+    let mut log = open(dir.path());
+    for n in 0..500 {
+        match n % 3 {
+            0 => log.append(failed(&n.to_string(), "i", "bug")),
+            _ => log.append(record(&n.to_string(), 1, "started")),
+        }
+        if n == 250 {
+            drop(log);
+            log = open(dir.path());
+        }
+    }
+    for limit in [1, 7, 128, 1_000] {
+        let (mut after, mut paths) = (0, Vec::new());
+        loop {
+            let (page, next) = log.query(&Filter { after, limit, ..Filter::default() }).expect("reads");
+            if page.is_empty() {
+                break;
+            }
+            paths.extend(page.into_iter().map(|record| record.path));
+            after = next;
+        }
+        assert_eq!(paths, (0..500).map(|n| n.to_string()).collect::<Vec<_>>(), "pages of {limit}");
+    }
+}
+
+#[test]
+fn test_restart_log_reads_lines_without_numbers() {
+    let dir = tempfile::tempdir().expect("folder");
+    let folder = dir.path().join(FOLDER);
+    fs::create_dir_all(&folder).expect("folder");
+    let lines: String =
+        (1..=3).map(|n| serde_json::json!(failed("a", &format!("i{n}"), "bug")).to_string() + "\n").collect();
+    fs::write(folder.join("restarts-00000000000000000007.jsonl"), lines).expect("written");
+    let log = open(dir.path());
+    let (found, next) = log.query(&Filter { after: 8, ..Filter::default() }).expect("reads");
+    assert_eq!((found[0].incident.as_deref(), found.len(), next), (Some("i3"), 1, 9));
+    log.append(failed("a", "i4", "bug"));
+    assert_eq!(log.query(&Filter { after: 9, ..Filter::default() }).expect("reads").1, 10);
+}
+
+#[test]
+fn test_restart_log_writes_a_backtrace_once() {
+    let dir = tempfile::tempdir().expect("folder");
+    let log = open(dir.path());
+    let panic = |incident: &str, backtrace: &str| {
+        let backtrace = Some(backtrace.to_owned());
+        log.append(RestartRecord { backtrace, ..failed("a", incident, "bug") });
+    };
+    panic("i1", "here");
+    panic("i2", "here");
+    panic("i3", &"x".repeat(20_000));
+    panic("i1", "here");
+    let told: Vec<_> = all(&log).into_iter().filter_map(|record| record.backtrace).collect();
+    assert_eq!((told[0].as_str(), told[1].as_str(), told[3].as_str()), ("here", "as in incident i1", "here"));
+    assert_eq!(told[2].len(), 8_000);
 }
 
 #[test]
@@ -187,6 +283,10 @@ fn test_restart_log_finds_by_stream_class_incident_and_time_in_pages() {
     assert_eq!(found(Filter { incident: Some("i2".to_owned()), ..base.clone() }).len(), 10);
     let since = crate::times::timestamp_us(&all(&log)[290].ts);
     assert_eq!(found(Filter { since_us: since, ..base.clone() }).len(), 10);
+    assert_eq!(found(Filter { until_us: since, ..base.clone() }).len(), 291);
+    let events = |events: &[&str]| Filter { events: events.iter().map(|e| (*e).to_owned()).collect(), ..base.clone() };
+    assert_eq!(found(events(&["failed", "parked"])).len(), 300);
+    assert_eq!(found(events(&["started"])).len(), 0);
     let (mut after, mut paged) = (0, Vec::new());
     loop {
         let (page, next) = log.query(&Filter { after, limit: 7, ..Filter::default() }).expect("reads");
@@ -206,26 +306,22 @@ fn test_restart_log_waits_in_memory_while_the_disk_refuses() {
     let dir = tempfile::tempdir().expect("folder");
     let folder = dir.path().join(FOLDER);
     let (mut counts, _) = Incarnations::open(&folder).expect("opens");
-    let (mut segments, _) = Segments::open(&folder, 1, &mut counts).expect("opens");
-    let line = |n: u64| {
-        let mut line = serde_json::to_vec(&record("a", n, "started")).expect("json");
-        line.push(b'\n');
-        line
-    };
-    assert!(segments.append(line(1)).1.is_ok());
+    let (mut segments, _) = Segments::open(FAILURES, &folder, &mut counts).expect("opens");
+    let line = |n: u64| line_of(n, &serde_json::to_vec(&record("a", n, "started")).expect("json"));
+    assert!(segments.append(1, line(1)).is_ok());
     fs::remove_dir_all(&folder).expect("somebody removes it");
     fs::write(&folder, b"and puts a file there").expect("written");
     assert!(segments.needs_sync().is_none(), "the loss is noticed");
     for n in 2..=4 {
-        assert!(segments.append(line(n)).1.is_err());
+        assert!(segments.append(n, line(n)).is_err());
     }
     let (extents, pending) = segments.after(0);
     assert_eq!((extents.len(), pending.len()), (1, 3), "what is lost on disk and what waits can still be read");
     fs::remove_file(&folder).expect("room again");
-    assert!(segments.append(line(5)).1.is_ok());
+    assert!(segments.append(5, line(5)).is_ok());
     assert_eq!(segments.after(0).1.len(), 0);
     let (mut counts, _) = Incarnations::open(&folder).expect("opens");
-    let (again, _) = Segments::open(&folder, 1, &mut counts).expect("opens");
+    let (again, _) = Segments::open(FAILURES, &folder, &mut counts).expect("opens");
     assert_eq!((counts.next("a").0, again.newest()), (6, 5));
 }
 

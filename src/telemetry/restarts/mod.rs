@@ -1,6 +1,8 @@
 //! The restart log: what failed, why, what came back, from which checkpoint, and what to do about it.
 //!
-//! JSON lines in the state directory, bounded in size; the history goes with that directory.
+//! JSON lines in the state directory, bounded in size; the history goes with that directory. Failures and what followed
+//! from them have files of their own, beside those of plain starts and stops: a node with many streams writes tens of
+//! thousands of starts, and they must not push out what somebody on call looks for.
 
 mod incarnations;
 mod log;
@@ -12,5 +14,5 @@ mod story;
 pub use log::{RestartLog, RestartLogError};
 pub use record::{CLASSES, EVENTS, Filter, Reason, RestartRecord, ResumedFrom};
 pub use remedy::remedy;
-pub use segments::{SEGMENT_BYTES_MAX, SEGMENTS_MAX};
+pub use segments::{FAILURES, LIFECYCLE, Lane};
 pub use story::{Affected, Story};

@@ -18,6 +18,9 @@ pub const CLASSES: [&str; 9] =
 /// A message longer than this is cut: a record is one line that somebody reads.
 const MESSAGE_CHARS_MAX: usize = 2_000;
 
+/// A backtrace longer than this is cut at its outer end: what failed stands first.
+const BACKTRACE_CHARS_MAX: usize = 8_000;
+
 /// Positions beyond this are left out of a record; the checkpoint itself has them all.
 const POSITIONS_MAX: usize = 100;
 
@@ -67,23 +70,35 @@ pub struct RestartRecord {
     pub resumed_from: Option<ResumedFrom>,
     /// From the failure to a child that is up.
     pub recovered_in_ms: Option<u64>,
+    /// The path of the child whose failure made this one be stopped and restarted, or its supervisor give up; `None`
+    /// where it is itself the first cause.
+    pub because_of: Option<String>,
+    /// Of a panic: where it came from, a frame a line, the innermost first. One that the log holds already is told as
+    /// `as in incident ID`.
+    pub backtrace: Option<String>,
     /// What the person on call can do. The log fills it in from the reason where it is `None`.
     pub remedy: Option<String>,
 }
 
 impl RestartRecord {
+    /// Whether it tells of a start or a stop that no failure caused.
+    pub(super) fn is_plain_life(&self) -> bool {
+        self.incident.is_none() && self.reason.is_none() && matches!(self.event.as_str(), "started" | "stopped")
+    }
+
     /// Bounds what came from outside and fills in what the log knows.
     pub(super) fn complete(&mut self, now_us: i64) {
         if self.ts.is_empty() {
             self.ts = timestamp(now_us);
         }
         if let Some(reason) = &mut self.reason {
-            if let Some((cut, _)) = reason.message.char_indices().nth(MESSAGE_CHARS_MAX) {
-                reason.message.truncate(cut);
-            }
+            cut(&mut reason.message, MESSAGE_CHARS_MAX);
             if self.remedy.is_none() {
                 self.remedy = Some(super::remedy(&reason.class, &reason.code).to_owned());
             }
+        }
+        if let Some(backtrace) = &mut self.backtrace {
+            cut(backtrace, BACKTRACE_CHARS_MAX);
         }
         if let Some(resumed) = &mut self.resumed_from {
             while resumed.positions.len() > POSITIONS_MAX {
@@ -93,11 +108,21 @@ impl RestartRecord {
     }
 }
 
+fn cut(text: &mut String, chars: usize) {
+    if let Some((at, _)) = text.char_indices().nth(chars) {
+        text.truncate(at);
+    }
+}
+
 /// What to look for in the log. The default finds everything, from the oldest, one page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Filter {
     /// Not before this time, µs since the epoch.
     pub since_us: Option<i64>,
+    /// Not after this time, µs since the epoch.
+    pub until_us: Option<i64>,
+    /// Only these of [`EVENTS`]; empty = all.
+    pub events: Vec<String>,
     /// Only the stream's own children.
     pub stream: Option<StreamId>,
     /// Only failures of this class.
@@ -112,7 +137,25 @@ pub struct Filter {
 
 impl Default for Filter {
     fn default() -> Self {
-        Self { since_us: None, stream: None, class: None, incident: None, after: 0, limit: 100 }
+        Self {
+            since_us: None,
+            until_us: None,
+            events: Vec::new(),
+            stream: None,
+            class: None,
+            incident: None,
+            after: 0,
+            limit: 100,
+        }
+    }
+}
+
+impl Filter {
+    /// Whether what it asks for can only stand among failures and what followed from them.
+    pub(super) fn wants_failures_only(&self) -> bool {
+        let lives = |event: &String| event == "started" || event == "stopped";
+        let other_events = !self.events.is_empty() && !self.events.iter().any(lives);
+        self.class.is_some() || self.incident.is_some() || other_events
     }
 }
 
@@ -121,13 +164,14 @@ impl Default for Filter {
 pub(super) struct Sieve<'a> {
     filter: &'a Filter,
     since: Option<String>,
+    until: Option<String>,
     stream: Option<String>,
 }
 
 impl<'a> Sieve<'a> {
     pub(super) fn new(filter: &'a Filter) -> Self {
         let stream = filter.stream.as_ref().map(|id| format!("lakefeed/tenants/{}/{}", id.tenant(), id.stream()));
-        Self { filter, since: filter.since_us.map(timestamp), stream }
+        Self { filter, since: filter.since_us.map(timestamp), until: filter.until_us.map(timestamp), stream }
     }
 
     /// The record in `line`, if it is asked for.
@@ -147,6 +191,8 @@ impl<'a> Sieve<'a> {
         let incident = self.filter.incident.as_deref();
         let incident = incident.is_none_or(|incident| record.incident.as_deref() == Some(incident));
         let since = self.since.as_deref().is_none_or(|since| record.ts.as_str() >= since);
-        (stream && class && incident && since).then_some(record)
+        let until = self.until.as_deref().is_none_or(|until| record.ts.as_str() <= until);
+        let event = self.filter.events.is_empty() || self.filter.events.contains(&record.event);
+        (stream && class && incident && since && until && event).then_some(record)
     }
 }

@@ -1,5 +1,5 @@
-//! The log's files: append-only segments of JSON lines. A line's number is the number in its file's name plus its
-//! place in the file, so records need no number of their own.
+//! The log's files: append-only segments of JSON lines. Each line begins with its number, which counts over all files of
+//! the log, so that what lies in two lanes can be read in one order.
 
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
@@ -10,12 +10,26 @@ use std::sync::Arc;
 
 use super::incarnations::Incarnations;
 
-/// A segment is closed before it grows beyond this, bytes.
-pub const SEGMENT_BYTES_MAX: u64 = 8 << 20;
+/// A lane of the log: files with a bound of their own, so that what fills one pushes nothing out of another.
+#[derive(Debug, Clone, Copy)]
+pub struct Lane {
+    /// What its files' names begin with.
+    prefix: &'static str,
+    /// A segment is closed before it grows beyond this.
+    pub segment_bytes_max: u64,
+    /// Segments that are kept, the open one included; the oldest go first.
+    pub segments_max: usize,
+}
 
-/// Segments that are kept, the open one included: with the size above the log holds at most 32 MiB, some 100,000
-/// records, and the oldest go first.
-pub const SEGMENTS_MAX: usize = 4;
+/// What failed and what followed from it: at most 32 MiB, some 60,000 records.
+pub const FAILURES: Lane = Lane { prefix: "restarts", segment_bytes_max: 8 << 20, segments_max: 4 };
+
+/// Starts and stops that no failure caused: at most 16 MiB. Each start of a node with 10,000 streams writes some 60,000 of
+/// them, which is a little more than this holds; they can only push out their like.
+pub const LIFECYCLE: Lane = Lane { prefix: "starts", segment_bytes_max: 4 << 20, segments_max: 4 };
+
+/// How a line begins.
+const NUMBER_KEY: &str = "{\"number\":";
 
 /// Lines that wait in memory while the disk refuses them (full, read-only): some MiB. Beyond it the oldest are lost.
 const PENDING_MAX: usize = 10_000;
@@ -35,11 +49,13 @@ struct Segment {
     path: PathBuf,
     /// Kept open, so that the records stay readable when somebody removes the folder under a running node.
     file: Arc<File>,
+    /// The numbers of its first and its newest line.
     first: u64,
+    last: u64,
     count: u64,
     bytes: u64,
-    /// Offsets of the lines 0, [`MARK_EVERY`], 2 × [`MARK_EVERY`], …
-    marks: Vec<u64>,
+    /// Number and offset of the lines 0, [`MARK_EVERY`], 2 × [`MARK_EVERY`], …
+    marks: Vec<(u64, u64)>,
 }
 
 /// A part of a file to read without the lock.
@@ -49,7 +65,7 @@ pub(super) struct Extent {
     offset: u64,
     end: u64,
     /// The number of its first line.
-    pub(super) first: u64,
+    first: u64,
 }
 
 impl Extent {
@@ -59,54 +75,89 @@ impl Extent {
         self.file.read_exact_at(&mut bytes, self.offset)?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
+
+    /// The lines of its text, each with its number.
+    pub(super) fn lines<'t>(&self, text: &'t str) -> impl Iterator<Item = (u64, &'t str)> {
+        let mut next = self.first;
+        text.lines().map(move |line| {
+            let number = number_of(line.as_bytes(), next);
+            next = number + 1;
+            (number, line)
+        })
+    }
 }
 
-/// All files of the log.
+/// A record's JSON, an object, as the line `number` with its line break.
+pub(super) fn line_of(number: u64, json: &[u8]) -> Vec<u8> {
+    let mut line = format!("{NUMBER_KEY}{number},").into_bytes();
+    line.extend_from_slice(json.get(1..).unwrap_or_default());
+    line.push(b'\n');
+    line
+}
+
+/// The number of a line, not below `next`: numbers grow whatever a damaged line says. Lines of the time when the place in
+/// the file was the number have none.
+fn number_of(line: &[u8], next: u64) -> u64 {
+    let digits = line.strip_prefix(NUMBER_KEY.as_bytes()).unwrap_or_default();
+    let digits = &digits[..digits.iter().position(|byte| *byte == b',').unwrap_or(0)];
+    let number = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
+    number.filter(|number| (next..NUMBER_MAX).contains(number)).unwrap_or(next)
+}
+
+/// All files of a lane.
 #[derive(Debug)]
 pub(super) struct Segments {
+    lane: Lane,
     dir: PathBuf,
     list: VecDeque<Segment>,
     /// Whether the last of `list` may take more lines.
     open: bool,
-    next: u64,
     pending: VecDeque<(u64, Vec<u8>)>,
 }
 
 impl Segments {
-    /// Opens the folder, repairs what a crash or a bad disk left, and tells `counts` what the records say. `base` is
-    /// the number of the first line of an empty log. Returns also what was repaired, for the logs.
-    pub(super) fn open(dir: &Path, base: u64, counts: &mut Incarnations) -> io::Result<(Self, Vec<String>)> {
+    /// Opens the lane in its folder, repairs what a crash or a bad disk left, and tells `counts` what the records say.
+    /// Returns also what was repaired, for the logs.
+    pub(super) fn open(lane: Lane, dir: &Path, counts: &mut Incarnations) -> io::Result<(Self, Vec<String>)> {
         fs::create_dir_all(dir)?;
         let mut repaired = Vec::new();
         let mut list = VecDeque::new();
-        for (first, path) in found(dir)? {
-            if let Some(segment) = load(dir, first, path, counts, &mut repaired)? {
+        for (first, path) in found(lane, dir)? {
+            if let Some(segment) = load(lane, first, path, counts, &mut repaired)? {
                 list.push_back(segment);
             }
         }
-        let next = list.iter().map(|segment| segment.first + segment.count).max().unwrap_or(base);
         let open = !list.is_empty();
-        let mut segments = Self { dir: dir.to_owned(), list, open, next, pending: VecDeque::new() };
+        let mut segments = Self { lane, dir: dir.to_owned(), list, open, pending: VecDeque::new() };
         segments.trim();
         Ok((segments, repaired))
     }
 
-    /// Adds a line (with its line break) and returns its number. An error means that the line waits in memory.
-    pub(super) fn append(&mut self, line: Vec<u8>) -> (u64, io::Result<()>) {
-        let number = self.next;
-        self.next += 1;
+    /// The number of the newest line, waiting ones included; 0 if there is none.
+    pub(super) fn newest(&self) -> u64 {
+        let written = self.list.iter().map(|segment| segment.last).max();
+        self.pending.back().map(|(number, _)| *number).max(written).unwrap_or(0)
+    }
+
+    /// The number of the first line of the segment that takes lines.
+    pub(super) fn open_since(&self) -> u64 {
+        self.list.back().map_or(0, |last| last.first)
+    }
+
+    /// Adds a line (with its line break), whose number is above those before. An error means that it waits in memory.
+    pub(super) fn append(&mut self, number: u64, line: Vec<u8>) -> io::Result<()> {
         if self.pending.is_empty() {
             let written = self.write(number, &line);
             if written.is_err() {
                 self.pending.push_back((number, line));
             }
-            return (number, written);
+            return written;
         }
         if self.pending.len() == PENDING_MAX {
             self.pending.pop_front();
         }
         self.pending.push_back((number, line));
-        (number, self.flush_pending())
+        self.flush_pending()
     }
 
     /// Tries again to write what waits in memory.
@@ -122,11 +173,8 @@ impl Segments {
 
     fn write(&mut self, number: u64, line: &[u8]) -> io::Result<()> {
         let length = line.len() as u64;
-        let fits = self.open
-            && self
-                .list
-                .back()
-                .is_some_and(|last| last.bytes + length <= SEGMENT_BYTES_MAX && last.first + last.count == number);
+        let room = self.lane.segment_bytes_max;
+        let fits = self.open && self.list.back().is_some_and(|last| last.bytes + length <= room);
         if !fits {
             self.rotate(number)?;
         }
@@ -137,8 +185,9 @@ impl Segments {
             return Err(error);
         }
         if last.count % MARK_EVERY == 0 {
-            last.marks.push(last.bytes);
+            last.marks.push((number, last.bytes));
         }
+        last.last = number;
         last.count += 1;
         last.bytes += length;
         Ok(())
@@ -153,16 +202,17 @@ impl Segments {
             let _gone_or_not = fs::remove_file(empty.path);
         }
         fs::create_dir_all(&self.dir)?;
-        let path = self.dir.join(name_of(first));
+        let path = self.dir.join(name_of(self.lane, first));
         let file = OpenOptions::new().read(true).append(true).create_new(true).open(&path)?;
-        self.list.push_back(Segment { path, file: Arc::new(file), first, count: 0, bytes: 0, marks: Vec::new() });
+        let file = Arc::new(file);
+        self.list.push_back(Segment { path, file, first, last: first, count: 0, bytes: 0, marks: Vec::new() });
         self.open = true;
         Ok(())
     }
 
-    /// Removes the oldest segments beyond [`SEGMENTS_MAX`].
+    /// Removes the oldest segments beyond the lane's bound.
     pub(super) fn trim(&mut self) {
-        while self.list.len() > SEGMENTS_MAX {
+        while self.list.len() > self.lane.segments_max {
             if let Some(oldest) = self.list.pop_front() {
                 let _gone_or_not = fs::remove_file(oldest.path);
             }
@@ -179,21 +229,12 @@ impl Segments {
         Some(Arc::clone(&last.file))
     }
 
-    /// The number of the newest line.
-    pub(super) fn newest(&self) -> u64 {
-        self.next - 1
-    }
-
     /// Where the lines after number `after` stand, in order; the last lines may still be in memory.
     pub(super) fn after(&self, after: u64) -> (Vec<Extent>, Vec<(u64, Vec<u8>)>) {
-        // A number beyond the newest is not from this log: everything is new to its holder.
-        let after = if after > self.newest() { 0 } else { after };
         let mut extents = Vec::new();
-        for segment in self.list.iter().filter(|segment| segment.first + segment.count > after + 1) {
-            let skip = (after + 1).saturating_sub(segment.first) / MARK_EVERY;
-            let mark = usize::try_from(skip).ok().and_then(|index| segment.marks.get(index));
-            let (offset, first) =
-                mark.map_or((0, segment.first), |offset| (*offset, segment.first + skip * MARK_EVERY));
+        for segment in self.list.iter().filter(|segment| segment.count > 0 && segment.last > after) {
+            let mark = segment.marks.partition_point(|(number, _)| *number <= after + 1).saturating_sub(1);
+            let (first, offset) = segment.marks.get(mark).copied().unwrap_or((segment.first, 0));
             extents.push(Extent { file: Arc::clone(&segment.file), offset, end: segment.bytes, first });
         }
         let pending = self.pending.iter().filter(|(number, _)| *number > after).cloned().collect();
@@ -201,19 +242,19 @@ impl Segments {
     }
 }
 
-fn name_of(first: u64) -> String {
-    format!("restarts-{first:020}.jsonl")
+fn name_of(lane: Lane, first: u64) -> String {
+    format!("{}-{first:020}.jsonl", lane.prefix)
 }
 
 /// Segments of the folder by their first number.
-fn found(dir: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
+fn found(lane: Lane, dir: &Path) -> io::Result<Vec<(u64, PathBuf)>> {
     let mut all = Vec::new();
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or("");
-        let number = name.strip_prefix("restarts-").and_then(|rest| rest.strip_suffix(".jsonl"));
+        let number = name.strip_prefix(lane.prefix).and_then(|rest| rest.strip_prefix('-')?.strip_suffix(".jsonl"));
         let first = number.and_then(|digits| digits.parse().ok());
-        if let Some(first) = first.filter(|first| name == name_of(*first) && *first < NUMBER_MAX) {
+        if let Some(first) = first.filter(|first| name == name_of(lane, *first) && *first < NUMBER_MAX) {
             all.push((first, path));
         }
     }
@@ -230,27 +271,29 @@ struct Seen<'a> {
 
 /// Reads a segment. A torn last line is cut off; other damage moves the file aside and keeps its good lines.
 fn load(
-    dir: &Path,
+    lane: Lane,
     first: u64,
     path: PathBuf,
     counts: &mut Incarnations,
     repaired: &mut Vec<String>,
 ) -> io::Result<Option<Segment>> {
-    let name = name_of(first);
+    let name = name_of(lane, first);
     let length = fs::metadata(&path)?.len();
     // Nothing of ours grows like this, and reading it could take all memory.
-    let bytes = if length > 2 * SEGMENT_BYTES_MAX { Vec::new() } else { fs::read(&path)? };
+    let bytes = if length > 2 * lane.segment_bytes_max { Vec::new() } else { fs::read(&path)? };
     let mut good = Vec::with_capacity(bytes.len());
     let (mut count, mut damaged, mut torn) = (0, bytes.is_empty() && length > 0, false);
-    let mut marks = Vec::new();
+    let (mut marks, mut next) = (Vec::new(), first);
     for line in bytes.split_inclusive(|byte| *byte == b'\n') {
         let seen = line.strip_suffix(b"\n").and_then(|text| serde_json::from_slice::<Seen<'_>>(text).ok());
         match seen {
             Some(seen) => {
                 damaged |= torn;
                 counts.saw(&seen.path, seen.incarnation);
+                let number = number_of(line, next);
+                next = number + 1;
                 if count % MARK_EVERY == 0 {
-                    marks.push(good.len() as u64);
+                    marks.push((number, good.len() as u64));
                 }
                 count += 1;
                 good.extend_from_slice(line);
@@ -262,7 +305,7 @@ fn load(
         }
     }
     if damaged {
-        let aside = move_aside(dir, &path)?;
+        let aside = move_aside(&path)?;
         repaired.push(format!("{name} was damaged: {count} records kept, the file moved to {aside}"));
         let mut file = OpenOptions::new().write(true).create_new(true).open(&path)?;
         file.write_all(&good)?;
@@ -277,11 +320,12 @@ fn load(
         fs::remove_file(&path)?;
         return Ok(None);
     }
-    Ok(Some(Segment { path, file: Arc::new(file), first, count, bytes: good.len() as u64, marks }))
+    Ok(Some(Segment { path, file: Arc::new(file), first, last: next - 1, count, bytes: good.len() as u64, marks }))
 }
 
 /// Renames a damaged file, keeping at most [`ASIDE_MAX`] such; returns its new name.
-fn move_aside(dir: &Path, path: &Path) -> io::Result<String> {
+fn move_aside(path: &Path) -> io::Result<String> {
+    let dir = path.parent().unwrap_or(Path::new("."));
     let mut aside: Vec<PathBuf> = fs::read_dir(dir)?.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect();
     aside.retain(|path| path.extension().is_some_and(|extension| extension == "damaged"));
     aside.sort_unstable();

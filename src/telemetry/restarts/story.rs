@@ -2,11 +2,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::RestartRecord;
+use super::{Reason, RestartRecord, ResumedFrom};
 use crate::times::timestamp_us;
 
 /// One child of an incident.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Affected {
     /// Its path.
     pub path: String,
@@ -16,14 +16,26 @@ pub struct Affected {
     pub failures: usize,
     /// How often it was started again.
     pub restarts: usize,
+    /// The child whose failure took it along; `None` for the first cause and what failed by itself.
+    pub because_of: Option<String>,
+    /// The strategy under which it was restarted.
+    pub strategy: Option<String>,
+    /// What it last failed with; `None` where it did not fail itself.
+    pub reason: Option<Reason>,
+    /// Where it went on, the last time.
+    pub resumed_from: Option<ResumedFrom>,
     /// From its failure to being up, the last time.
     pub recovered_in_ms: Option<u64>,
-    /// recovered, parked, abandoned, escalated, stopped, open.
+    /// recovered, parked, abandoned, escalated, stopped, open: how the incident ended for it.
     pub outcome: String,
+    /// Its node of the tree without children, at the moment of the question; `None` where it is no longer there.
+    pub now: Option<serde_json::Value>,
+    /// What to do about its own failure, where that is something else than about the first cause.
+    pub remedy: Option<String>,
 }
 
 /// An incident.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Story {
     /// Its id.
     pub incident: String,
@@ -68,7 +80,7 @@ impl Story {
         let (first, last) = (records.first()?, records.last()?);
         let cause = records.iter().find(|record| record.reason.is_some()).unwrap_or(first).clone();
         let lasted_us = timestamp_us(&last.ts).zip(timestamp_us(&first.ts)).map_or(0, |(end, start)| end - start);
-        let affected = affected(&records);
+        let affected = affected(&records, &cause);
         let worst = OUTCOMES.iter().find(|outcome| affected.iter().any(|child| child.outcome == **outcome));
         Some(Self {
             incident: incident.to_owned(),
@@ -85,27 +97,27 @@ impl Story {
     }
 }
 
-fn affected(records: &[RestartRecord]) -> Vec<Affected> {
+fn affected(records: &[RestartRecord], cause: &RestartRecord) -> Vec<Affected> {
     let mut order: Vec<Affected> = Vec::new();
     let mut places = std::collections::HashMap::new();
     for record in records {
         let place = *places.entry(record.path.as_str()).or_insert_with(|| {
-            order.push(Affected {
-                path: record.path.clone(),
-                incarnation: 0,
-                failures: 0,
-                restarts: 0,
-                recovered_in_ms: None,
-                outcome: String::new(),
-            });
+            order.push(Affected { path: record.path.clone(), ..Affected::default() });
             order.len() - 1
         });
         let child = &mut order[place];
         child.incarnation = child.incarnation.max(record.incarnation);
-        child.failures += usize::from(record.event == "failed");
         child.restarts += usize::from(record.event == "restarted");
         child.recovered_in_ms = record.recovered_in_ms.or(child.recovered_in_ms);
-        child.outcome = outcome_of(&record.event).to_owned();
+        child.strategy = record.strategy.clone().or(child.strategy.take());
+        child.resumed_from = record.resumed_from.clone().or(child.resumed_from.take());
+        child.because_of = record.because_of.clone().or(child.because_of.take());
+        outcome_of(&record.event).clone_into(&mut child.outcome);
+        if record.event == "failed" {
+            child.failures += 1;
+            child.reason = record.reason.clone();
+            child.remedy = record.remedy.clone().filter(|remedy| Some(remedy) != cause.remedy.as_ref());
+        }
     }
     order
 }
@@ -127,8 +139,12 @@ mod tests {
         failed.remedy = Some("do this".into());
         let mut back = record(1_700, "t/committer", "restarted");
         back.recovered_in_ms = Some(700);
-        let records =
-            vec![record(999, "t/workers", "restarting"), failed, back, record(1_800, "t/workers", "restarted")];
+        let mut taken_along = record(1_800, "t/workers", "restarted");
+        taken_along.because_of = Some("t/committer".into());
+        taken_along.strategy = Some("rest_for_one".into());
+        taken_along.resumed_from =
+            Some(ResumedFrom { epoch: 7, positions: [("p".to_owned(), "41".to_owned())].into() });
+        let records = vec![record(999, "t/workers", "stopped"), failed, back, taken_along];
         let story = Story::of("i-1", records, 10).expect("a story");
         assert_eq!(story.cause.path, "t/committer");
         assert_eq!(
@@ -137,7 +153,13 @@ mod tests {
         );
         let workers = &story.affected[0];
         assert_eq!((workers.path.as_str(), workers.failures, workers.restarts), ("t/workers", 0, 1));
-        assert_eq!(story.affected[1].recovered_in_ms, Some(700));
+        assert_eq!(workers.because_of.as_deref(), Some("t/committer"));
+        assert_eq!(workers.strategy.as_deref(), Some("rest_for_one"));
+        assert_eq!(workers.resumed_from.as_ref().map(|from| from.epoch), Some(7));
+        let committer = &story.affected[1];
+        assert_eq!((committer.failures, committer.recovered_in_ms), (1, Some(700)));
+        assert_eq!(committer.reason.as_ref().map(|reason| reason.code.as_str()), Some("panic"));
+        assert_eq!(committer.remedy, None, "it is the cause's");
         assert!(Story::of("i-2", vec![], 10).is_none());
     }
 
