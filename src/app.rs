@@ -160,7 +160,7 @@ impl App {
         let restarts = Arc::new(restarts);
         let (cache, _) = Cache::open(&state.join("cache"), parts.clock.now_us());
         let layer = parts.store_layer.unwrap_or_else(|| Box::new(|store| store));
-        let lake = Lake::open_through(&settings.lake, Arc::clone(&parts.clock), layer)?;
+        let lake = Lake::open_through(&settings.lake, Arc::clone(&parts.clock), Arc::clone(&parts.secrets), layer)?;
         let feed = Arc::new(Feed::load(cache.clone(), format!("{:016x}", parts.seed)).await);
         let sink: Arc<dyn Sink> = Arc::<Feed>::clone(&feed);
         let node = Arc::new(Node {

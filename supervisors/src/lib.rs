@@ -21,6 +21,7 @@ mod panics;
 mod partitions;
 mod path;
 mod policy;
+mod pulse;
 mod root;
 mod spec;
 mod stopping;
@@ -42,6 +43,7 @@ pub use panics::capture_panics;
 pub use partitions::{PartitionedHandle, default_partitions};
 pub use path::ChildPath;
 pub use policy::{Backoff, Class, Failure, Intensity, Reason, RestartPolicy};
+pub use pulse::Pulse;
 pub use root::{Root, RootEnd, RootOptions};
 pub use spec::{
     AutoShutdown, ChildKind, ChildSpec, DEFAULT_SHUTDOWN, InitialFailure, OnLimit, Restart, Shutdown, Started,

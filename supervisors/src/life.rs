@@ -223,7 +223,7 @@ impl StopToken {
     }
 }
 
-/// Takes a child's signs of life. All calls are a few atomic operations and may be made as often as one likes.
+/// Takes a child's signs of life. All calls take less than a microsecond and may be made as often as one likes.
 #[derive(Clone, Debug)]
 pub struct Progress(pub(crate) Arc<Life>);
 
@@ -240,8 +240,8 @@ impl Progress {
         let sooner = |rings: u64| (rings == 0 || nanos < rings).then_some(nanos);
         if life.watched.fetch_update(Ordering::SeqCst, Ordering::SeqCst, sooner).is_ok() {
             life.tell(Msg::Watch { seq: life.seq, life: life.number });
-            make_stealable();
         }
+        make_stealable();
     }
 
     /// Nothing to do now; the promise is lifted.
@@ -259,8 +259,9 @@ impl Progress {
 }
 
 /// Tokio puts the task that was woken last into a slot of this thread that no other thread takes from. If the child now
-/// blocks the thread, its supervisor would sit in that slot and never hear of the promise; another task pushes it out
-/// into the queue that idle threads steal from.
+/// blocks the thread, whomever it has just woken would sit in that slot: its supervisor, which would never hear of the
+/// promise, or whoever works on what it handed over. Another task pushes it out into the queue that idle threads steal
+/// from.
 fn make_stealable() {
     if let Ok(runtime) = tokio::runtime::Handle::try_current() {
         drop(runtime.spawn(async {}));

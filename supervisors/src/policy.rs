@@ -77,7 +77,8 @@ impl fmt::Display for Reason {
 pub struct Failure {
     /// Why.
     pub reason: Reason,
-    /// The earliest that a new attempt makes sense, counted from now; a restart waits at least this long.
+    /// The earliest that a new attempt makes sense, counted from now; a restart waits at least this long, and a parked
+    /// child is tried again no sooner, and then also where nothing is probed.
     pub retry_after: Option<Duration>,
 }
 

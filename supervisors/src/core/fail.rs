@@ -165,7 +165,8 @@ impl Supervisor {
     /// stopped and wait with it.
     pub(super) fn park(&mut self, seq: Seq, failure: Failure) {
         let policy = self.policy(seq);
-        let wait = policy.probe.map(|every| every.max(failure.retry_after.unwrap_or_default()));
+        // Who says when to try again is tried again then, also where nothing else is probed.
+        let wait = policy.probe.max(failure.retry_after);
         let timer = wait.map(|wait| self.timers.add(later(Instant::now(), wait), Due::Probe(seq)));
         self.set_state(seq, State::Parked { timer });
         let Some(child) = self.children.get_mut(&seq) else { return };

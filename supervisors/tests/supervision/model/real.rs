@@ -442,7 +442,7 @@ fn state(state: &NodeState) -> String {
     match state {
         NodeState::Running => "running".to_owned(),
         NodeState::Starting => "starting".to_owned(),
-        NodeState::Waiting { until_ms, attempt } => format!("waiting {until_ms} after {attempt}"),
+        NodeState::Waiting { until_ms, attempt, .. } => format!("waiting {until_ms} after {attempt}"),
         NodeState::Parked { reason } => format!("parked for {}", reason.code),
         NodeState::Stopping => "stopping".to_owned(),
         NodeState::Stopped => "stopped".to_owned(),
