@@ -15,6 +15,7 @@ use crate::lake::Lake;
 use crate::names::StreamId;
 use crate::settings::{EpochLimits, Job};
 use crate::telemetry::events::Events;
+use crate::telemetry::secrets::Scrubber;
 
 /// Claims under way at once. Each is a handful of requests to the lake; more at once only lengthen the queue there.
 const CLAIMS_MAX: usize = 32;
@@ -50,6 +51,8 @@ pub struct Node {
     pub epoch: EpochLimits,
     /// Seeds what is random.
     pub seed: u64,
+    /// Takes secrets out of what is told about failures.
+    pub scrubber: Arc<Scrubber>,
     /// Bounds claims under way.
     pub claims: Semaphore,
     /// Collects how late polls start, for the benchmark.
