@@ -24,6 +24,7 @@ use crate::streams::{Directory, DirectoryHandle, Node, observe};
 use crate::telemetry::events::Events;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::restarts::RestartLog;
+use crate::telemetry::secrets::{Learning, Scrubber};
 use crate::{maintenance, telemetry};
 
 /// The root's own limit. Below it every level parks what it cannot keep up, so reaching it means that the parts of the
@@ -91,6 +92,8 @@ pub struct Parts {
     pub kinds: Vec<Arc<dyn Kind>>,
     /// Where secret references lead.
     pub secrets: Arc<dyn SecretSource>,
+    /// Knows the secrets that were read through `secrets`.
+    pub scrubber: Arc<Scrubber>,
     /// The wall clock.
     pub clock: Arc<dyn Clock>,
     /// Seeds what is random.
@@ -108,9 +111,11 @@ impl Parts {
     /// The machine's own.
     #[must_use]
     pub fn process() -> Self {
+        let scrubber = Arc::new(Scrubber::default());
         Self {
             kinds: kinds(),
-            secrets: Arc::new(ProcessSecrets),
+            secrets: Arc::new(Learning::new(Arc::new(ProcessSecrets), Arc::clone(&scrubber))),
+            scrubber,
             clock: Arc::new(SystemClock),
             seed: rand::random(),
             start_lags: None,
@@ -127,20 +132,20 @@ impl std::fmt::Debug for Parts {
 
 /// Writes the tree's events to the restart log, the metrics and the streams' views.
 struct TreeObserver {
-    restarts: Arc<RestartLog>,
+    recorder: telemetry::tree::Recorder,
     directory: OnceLock<Arc<Directory>>,
 }
 
 impl Observer for TreeObserver {
     fn record(&self, event: Event) {
-        telemetry::tree::record(&self.restarts, &event);
+        let event = self.recorder.record(event);
         if let Some(directory) = self.directory.get() {
             observe(directory, &event);
         }
     }
 
     fn next_incarnation(&self, path: &supervisors::ChildPath) -> u64 {
-        self.restarts.next_incarnation(path.as_str())
+        self.recorder.restarts.next_incarnation(path.as_str())
     }
 }
 
@@ -175,6 +180,7 @@ impl App {
             credits: Credits::node(settings.node.queue_bytes),
             epoch: settings.lake.epoch,
             seed: parts.seed,
+            scrubber: Arc::clone(&parts.scrubber),
             claims: Node::claims(),
             start_lags: parts.start_lags.clone(),
         });
@@ -189,7 +195,8 @@ impl App {
             validate: validator(parts.kinds, parts.secrets),
             clock: Arc::clone(&parts.clock),
         };
-        let observer = Arc::new(TreeObserver { restarts: Arc::clone(&restarts), directory: OnceLock::new() });
+        let recorder = telemetry::tree::Recorder::new(Arc::clone(&restarts), Arc::clone(&parts.scrubber));
+        let observer = Arc::new(TreeObserver { recorder, directory: OnceLock::new() });
         let _ = observer.directory.set(Arc::clone(&directory));
         let bound = Arc::new(OnceLock::new());
         let spec = tree(&directory, api.clone(), deps, Arc::clone(&bound));

@@ -1,8 +1,9 @@
 //! The verb `run`: a node from its configuration to its end.
 
 use std::path::Path;
+use std::sync::Arc;
 
-use adapters::contract::config::{Problem, ProcessSecrets};
+use adapters::contract::config::{Problem, SecretSource};
 use supervisors::{Pulse, RootEnd};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -14,7 +15,7 @@ use crate::settings::{self, Settings};
 /// Runs a node until it is told to stop or gives up; its exit code.
 pub async fn run(path: &Path) -> u8 {
     let parts = Parts::process();
-    let (settings, warnings) = match settings::load(path, &parts.kinds, &ProcessSecrets) {
+    let (settings, warnings) = match settings::load(path, &parts.kinds, parts.secrets.as_ref()) {
         Ok(loaded) => loaded,
         Err(problems) => return refuse(&problems),
     };
@@ -23,13 +24,14 @@ pub async fn run(path: &Path) -> u8 {
         tracing::error!("signals cannot be received");
         return exit::FAILED;
     };
+    let secrets = Arc::clone(&parts.secrets);
     // A start takes as long as the lake is away, and must not be deaf meanwhile; there is nothing to drain yet.
     let started = tokio::select! {
         started = App::start(settings, parts) => started,
         () = signals.end() => return exit::DONE,
     };
     match started {
-        Ok(app) => supervise(&app, path, &mut signals).await,
+        Ok(app) => supervise(&app, path, secrets.as_ref(), &mut signals).await,
         Err(StartError::Settings(problems)) => refuse(&problems),
         Err(e) => {
             tracing::error!(error = %chain(&e), "the node did not start");
@@ -84,13 +86,13 @@ impl Signals {
 }
 
 /// Waits for signals and the tree's own end.
-async fn supervise(app: &App, path: &Path, signals: &mut Signals) -> u8 {
+async fn supervise(app: &App, path: &Path, secrets: &dyn SecretSource, signals: &mut Signals) -> u8 {
     loop {
         tokio::select! {
             end = app.ended() => return gave_up(&end),
             _ = signals.terminate.recv() => break,
             _ = signals.interrupt.recv() => break,
-            _ = signals.hangup.recv() => reload(app, path).await,
+            _ = signals.hangup.recv() => reload(app, path, secrets).await,
         }
     }
     tracing::info!("draining; a second signal ends at once");
@@ -131,8 +133,8 @@ fn gave_up(end: &RootEnd) -> u8 {
     }
 }
 
-async fn reload(app: &App, path: &Path) {
-    match settings::load(path, &kinds(), &ProcessSecrets) {
+async fn reload(app: &App, path: &Path, secrets: &dyn SecretSource) {
+    match settings::load(path, &kinds(), secrets) {
         Ok((settings, warnings)) => {
             output::problems_to_stderr(&warnings);
             app.reload(settings).await;

@@ -146,9 +146,14 @@ fn anchored(secret: Secret, folder: &Path) -> Secret {
     Secret::resolved(secret.reveal(), reference)
 }
 
+/// Options that say where the store is and not how to get in.
+const OPEN_OPTIONS: [&str; 3] = ["endpoint", "region", "account_name"];
+
 fn option(section: &Reader<'_>, entry: &Entry) -> Option<Secret> {
     match &entry.node.value {
         Value::Bool(value) => Some(Secret::literal(value.to_string())),
+        // Kept apart from secrets, so that they may be seen in messages.
+        _ if OPEN_OPTIONS.contains(&entry.key.as_str()) => section.reference(&entry.key),
         _ => section.secret(&entry.key),
     }
 }

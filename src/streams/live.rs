@@ -88,8 +88,15 @@ fn flatten(root: NodeView) -> Vec<Flat> {
 
 /// Asks streams about the nodes that are theirs.
 fn describe_all(directory: &Directory, nodes: &mut [Flat]) {
+    let scrubber = &directory.node.scrubber;
     for node in nodes {
         let path = node.view.path.as_str().to_owned();
+        if let Some(error) = &mut node.view.last_error {
+            scrubber.clean(&mut error.message);
+        }
+        if let NodeState::Parked { reason } = &mut node.view.state {
+            scrubber.clean(&mut reason.message);
+        }
         let entry = stream_of(&path).and_then(|id| directory.entry(&id));
         if let Some(entry) = entry {
             describe(&entry, &path, &mut node.own);

@@ -3,9 +3,11 @@
 //! It keeps no truth: the desired state is in the lake and in its [`Entry`]. So a manager that crashed, and every
 //! start of the node, does the same one thing: compare and act.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::FutureExt;
 use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use serde_json::json;
 use supervisors::{ChildContext, Class, ManageError, NodeState, SupervisorHandle};
@@ -39,11 +41,14 @@ pub(super) enum ManagerMessage {
     Restart(Option<String>, RpcReplyPort<Result<(), String>>),
     /// Stops everything below, in the order that lets the last epoch be committed and announced.
     Quiesce(RpcReplyPort<()>),
+    /// Bringing up what is missing has panicked.
+    Broken,
 }
 
 /// What the manager knows.
 #[derive(Debug)]
 pub(super) struct ManagerState {
+    myself: ActorRef<ManagerMessage>,
     entry: Arc<Entry>,
     ctx: ChildContext,
     /// Brings up what is missing, whenever `again` rings.
@@ -62,8 +67,8 @@ impl Actor for Manager {
         (entry, ctx): Self::Arguments,
     ) -> Result<Self::State, ActorProcessingErr> {
         myself.cast(ManagerMessage::Reconcile(None))?;
-        entry.set_manager(Some(myself));
-        Ok(ManagerState { entry, ctx, bringing_up: None, again: Arc::default() })
+        entry.set_manager(Some(myself.clone()));
+        Ok(ManagerState { myself, entry, ctx, bringing_up: None, again: Arc::default() })
     }
 
     async fn handle(
@@ -82,6 +87,8 @@ impl Actor for Manager {
                 state.stop_all(None).await;
                 let _ = reply.send(());
             }
+            // The supervisor knows what follows from a failure; this actor starts nothing again by itself.
+            ManagerMessage::Broken => return Err("bringing up what is missing has panicked".into()),
         }
         Ok(())
     }
@@ -126,7 +133,12 @@ impl ManagerState {
         self.again.notify_one();
         if self.bringing_up.is_none() {
             let round = keep_up(Arc::clone(&self.entry), self.ctx.supervisor.clone(), Arc::clone(&self.again));
-            self.bringing_up = Some(tokio::spawn(round));
+            let manager = self.myself.clone();
+            self.bringing_up = Some(tokio::spawn(async move {
+                if AssertUnwindSafe(round).catch_unwind().await.is_err() {
+                    let _ = manager.cast(ManagerMessage::Broken);
+                }
+            }));
         }
     }
 

@@ -17,6 +17,7 @@ use crate::names::StreamId;
 use crate::settings::{EpochLimits, Job};
 use crate::telemetry::events::Events;
 use crate::telemetry::metrics::{WAITING, stream_labels};
+use crate::telemetry::secrets::Scrubber;
 
 /// Claims under way at once. Each is a handful of requests to the lake; more at once only lengthen the queue there.
 const CLAIMS_MAX: usize = 32;
@@ -52,6 +53,8 @@ pub struct Node {
     pub epoch: EpochLimits,
     /// Seeds what is random.
     pub seed: u64,
+    /// Takes secrets out of what is told about failures.
+    pub scrubber: Arc<Scrubber>,
     /// Bounds claims under way.
     pub claims: Semaphore,
     /// Collects how late polls start, for the benchmark.

@@ -10,7 +10,7 @@ use adapters::contract::{Clock, Credits, Kind, SystemClock, SystemResolve};
 use serde_json::json;
 use supervisors::{ChildPath, Event, Observer, Root, Strategy, SupervisorSpec};
 
-use super::api::{Actual, Desired, StartRequest, Streams};
+use super::api::{Actual, Desired, StartRequest, Streams, TreeQuery};
 use super::{Directory, DirectoryHandle, Node, observe};
 use crate::announce::{Feed, Sink};
 use crate::checkpoint::{Cache, SledKeep};
@@ -66,6 +66,7 @@ impl Rig {
             credits: Credits::node(settings.node.queue_bytes),
             epoch: settings.lake.epoch,
             seed: 1,
+            scrubber: Arc::default(),
             claims: Node::claims(),
             start_lags: None,
         });
@@ -88,7 +89,7 @@ impl Rig {
             assert!(
                 tokio::time::Instant::now() < deadline,
                 "waited for too long: {view:?} {}",
-                self.streams.tree().await
+                self.streams.tree(&TreeQuery::default()).await
             );
             tokio::time::sleep(Duration::from_millis(10)).await;
         }

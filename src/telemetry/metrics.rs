@@ -21,6 +21,14 @@ pub const LAG_SECONDS: &str = "lakefeed_lag_seconds";
 pub const RESTARTS_TOTAL: &str = "lakefeed_restarts_total";
 /// Children that are parked now, by `tenant, stream`.
 pub const PARKED: &str = "lakefeed_parked";
+/// From the end of a child until it ran again, by `tenant, stream`.
+pub const RECOVERY_SECONDS: &str = "lakefeed_recovery_seconds";
+/// Delays of restarts, by `tenant, stream`.
+pub const BACKOFF_SECONDS: &str = "lakefeed_backoff_seconds";
+/// Children that could not be killed and were left behind, by `tenant, stream`.
+pub const ABANDONED_TOTAL: &str = "lakefeed_abandoned_total";
+/// Supervisors that gave up because their restarts were used up, by `tenant, stream`.
+pub const ESCALATIONS_TOTAL: &str = "lakefeed_escalations_total";
 /// Dead letters by `tenant, stream, code`.
 pub const DEAD_LETTERS_TOTAL: &str = "lakefeed_dead_letters_total";
 /// Published references by `tenant, stream, sink`.
@@ -111,6 +119,14 @@ fn describe() {
     describe_gauge!(LAG_SECONDS, Unit::Seconds, "Now minus the newest committed event time");
     describe_counter!(RESTARTS_TOTAL, Unit::Count, "Restarts of supervised children, by class of the failure");
     describe_gauge!(PARKED, Unit::Count, "Children that are parked: alert on anything above 0");
+    describe_histogram!(RECOVERY_SECONDS, Unit::Seconds, "From the end of a child until it ran again");
+    describe_histogram!(BACKOFF_SECONDS, Unit::Seconds, "Delays of restarts");
+    describe_counter!(
+        ABANDONED_TOTAL,
+        Unit::Count,
+        "Children that could not be killed: alert on any, a thread is lost"
+    );
+    describe_counter!(ESCALATIONS_TOTAL, Unit::Count, "Supervisors that gave up because their restarts were used up");
     describe_counter!(DEAD_LETTERS_TOTAL, Unit::Count, "Records that became dead letters, by code");
     describe_counter!(REFERENCES_TOTAL, Unit::Count, "References published, by sink");
     describe_histogram!(POLL_SECONDS, Unit::Seconds, "Workloads with their retries, by outcome");

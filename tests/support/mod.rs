@@ -1,5 +1,6 @@
 //! What the integration tests stand on: nodes, waiting, rude servers, real servers, a feed to poll.
 
+pub(crate) mod cli;
 pub(crate) mod feed;
 pub(crate) mod lab;
 pub(crate) mod mounts;

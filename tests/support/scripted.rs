@@ -37,6 +37,7 @@ impl Answer {
 pub(crate) struct Asked {
     pub(crate) at: Instant,
     pub(crate) headers: HeaderMap,
+    pub(crate) query: String,
 }
 
 struct Script {
@@ -53,7 +54,11 @@ pub(crate) struct Scripted {
 
 async fn answer(State(script): State<Arc<Mutex<Script>>>, request: Request) -> Response {
     let mut script = script.lock().unwrap();
-    script.asked.push(Asked { at: Instant::now(), headers: request.headers().clone() });
+    script.asked.push(Asked {
+        at: Instant::now(),
+        headers: request.headers().clone(),
+        query: request.uri().query().unwrap_or_default().to_owned(),
+    });
     let Answer { status, headers, body } = script.answer.clone();
     let mut response = (StatusCode::from_u16(status).unwrap(), body).into_response();
     for (name, value) in headers {

@@ -96,7 +96,7 @@ impl Worker {
         let trouble = Parked {
             class: class_of(error.class).as_str().to_owned(),
             code: error.code.clone(),
-            message: error.message.clone(),
+            message: self.shared.node.scrubber.scrub(&error.message).into_owned(),
         };
         self.shared.worker(&self.partition.name, |view| view.trouble = Some(trouble));
         match error.class {

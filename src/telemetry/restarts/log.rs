@@ -66,16 +66,16 @@ struct State {
 /// The incident that tells each backtrace of the open segment in full. What tells it elsewhere goes together with it.
 #[derive(Debug, Default)]
 struct Backtraces {
-    open_since: u64,
+    turn: u64,
     known: HashMap<String, String>,
 }
 
 impl Backtraces {
     /// Replaces a backtrace that the open segment holds already by the incident where it stands.
-    fn shorten(&mut self, record: &mut RestartRecord, open_since: u64) {
-        if self.open_since != open_since {
+    fn shorten(&mut self, record: &mut RestartRecord, turn: u64) {
+        if self.turn != turn {
             self.known.clear();
-            self.open_since = open_since;
+            self.turn = turn;
         }
         let (Some(backtrace), Some(incident)) = (&mut record.backtrace, &record.incident) else { return };
         match self.known.get(backtrace.as_str()) {
@@ -174,8 +174,8 @@ impl RestartLog {
         record.complete(self.shared.clock.now_us());
         if record.backtrace.is_some() {
             let mut state = self.shared.lock();
-            let open_since = state.failures.open_since();
-            state.backtraces.shorten(&mut record, open_since);
+            let turn = state.failures.turns();
+            state.backtraces.shorten(&mut record, turn);
         }
         let Ok(json) = serde_json::to_vec(&record) else { return };
         let number = {

@@ -112,6 +112,7 @@ pub(super) struct Segments {
     list: VecDeque<Segment>,
     /// Whether the last of `list` may take more lines.
     open: bool,
+    turns: u64,
     pending: VecDeque<(u64, Vec<u8>)>,
 }
 
@@ -128,7 +129,7 @@ impl Segments {
             }
         }
         let open = !list.is_empty();
-        let mut segments = Self { lane, dir: dir.to_owned(), list, open, pending: VecDeque::new() };
+        let mut segments = Self { lane, dir: dir.to_owned(), list, open, turns: 0, pending: VecDeque::new() };
         segments.trim();
         Ok((segments, repaired))
     }
@@ -139,9 +140,9 @@ impl Segments {
         self.pending.back().map(|(number, _)| *number).max(written).unwrap_or(0)
     }
 
-    /// The number of the first line of the segment that takes lines.
-    pub(super) fn open_since(&self) -> u64 {
-        self.list.back().map_or(0, |last| last.first)
+    /// How often a segment was full and another one begun, since this was opened.
+    pub(super) fn turns(&self) -> u64 {
+        self.turns
     }
 
     /// Adds a line (with its line break), whose number is above those before. An error means that it waits in memory.
@@ -195,6 +196,7 @@ impl Segments {
 
     fn rotate(&mut self, first: u64) -> io::Result<()> {
         self.open = false;
+        self.turns += u64::from(!self.list.is_empty());
         // An empty segment left by a refused write would stand in the way of its own name.
         if self.list.back().is_some_and(|last| last.count == 0)
             && let Some(empty) = self.list.pop_back()

@@ -155,6 +155,13 @@ impl<'a> Reader<'a> {
 
     /// A secret: a literal or a resolved reference.
     pub fn secret(&self, key: &str) -> Option<Secret> {
+        let secret = self.reference(key)?;
+        self.secrets.used(secret.reveal());
+        Some(secret)
+    }
+
+    /// The same, of something that may be seen: the [`SecretSource`] is not told that it is used.
+    pub fn reference(&self, key: &str) -> Option<Secret> {
         let node = self.node(key)?;
         match &node.value {
             Value::String(text) if text.is_empty() => {

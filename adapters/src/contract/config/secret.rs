@@ -68,6 +68,11 @@ pub trait SecretSource: Send + Sync + fmt::Debug {
     /// # Errors
     /// Why it cannot be read, without its content.
     fn file(&self, path: &Path) -> Result<String, String>;
+
+    /// Settings use `secret`, written out or followed to. For whoever keeps secrets out of logs; does nothing here.
+    fn used(&self, secret: &str) {
+        let _ = secret;
+    }
 }
 
 /// A secret file longer than this is refused: it is not a secret but a mistake.
