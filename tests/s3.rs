@@ -9,7 +9,7 @@ use crate::support::{Lab, Synthetic, wait_for};
 const ENV: [(&str, &str); 1] = [("TEST_S3_SECRET", SECRET_KEY)];
 
 /// A lake on `server`, read back from its folder.
-fn lab(stream: &Synthetic, server: &Versitygw) -> Lab {
+pub(crate) fn lab(stream: &Synthetic, server: &Versitygw) -> Lab {
     let options = format!(
         "{{ endpoint = {:?}, region = \"us-east-1\", access_key_id = {ACCESS_KEY:?}, secret_access_key = \"env:TEST_S3_SECRET\", allow_http = \"true\" }}",
         server.endpoint()

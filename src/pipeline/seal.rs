@@ -18,6 +18,7 @@ use super::encode::{Encoder, properties_for};
 use super::raw::{Kept, RawRefs, segments};
 use super::split::{Key, partition_name, split, values};
 use super::stats::delta_stats;
+use crate::faults;
 use crate::names::StreamId;
 
 /// Rows that are handed to the Parquet writer at a time: enough to make its work per call vanish, few enough that the
@@ -128,7 +129,7 @@ impl Origins<'_> {
                     text.clear();
                     text.push_str(self.segments[*segment as usize]);
                     text.push('#');
-                    text.push_str(&row.to_string());
+                    text.push_str(&(row + u32::from(faults::bug("raw_row_off"))).to_string());
                     raw.append_value(&text);
                 }
             }

@@ -116,15 +116,15 @@ fn start(lab: &Lab, crash: &str) -> Node {
     lab.start_with(if crash.is_empty() { &env[..1] } else { &env })
 }
 
-fn has_fired(node: &Node, point: &Point) -> bool {
-    node.log().contains(&format!("crash point {} fired", point.name))
+fn fired(node: &Node, point: &Point) -> usize {
+    node.log().matches(&format!("crash point {} fired", point.name)).count()
 }
 
-/// Brings the node to pass the point until it has fired. The feed grows meanwhile, so that epochs never run out.
-async fn provoke(node: &mut Node, feed: &Feed, point: &Point, context: &str) {
+/// Brings the node to pass the point until it has fired so many times. The feed grows meanwhile, so that epochs never run out.
+async fn provoke(node: &mut Node, feed: &Feed, point: &Point, times: usize, context: &str) {
     let data = json!({"adapter": "FEED", "tenant": "acme", "stream": "feed"});
     let began = std::time::Instant::now();
-    while !has_fired(node, point) {
+    while fired(node, point) < times {
         assert!(began.elapsed() < CELL_MAX, "{context}: never came to {}:\n{}", point.name, node.log());
         if node.exited().is_none() {
             // A crash before may have left the stream stopped, as its message asked for.
