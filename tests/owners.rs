@@ -81,7 +81,7 @@ async fn fight(labs: &[Lab], env: &[(&str, &str)]) {
     }
     let lake = &labs[0];
     lake.epoch_after(Synthetic::STREAM, 0).await;
-    let mut asked = vec![1; OWNERS];
+    let mut asked = [1; OWNERS];
     let mut fought = 0;
     while fought < CLAIMS {
         // Now and then two at once, and now and then after an epoch of the last one.

@@ -222,6 +222,7 @@ impl Committer {
 
     /// Puts a delivery into the open epoch.
     async fn take(&mut self, delivery: Delivery) -> Result<(), Failure> {
+        faults::point_of("committer.taking", &self.shared.id, &delivery.partition);
         if !self.intake.is_wanted(&delivery.partition, delivery.incarnation) {
             return Ok(());
         }
@@ -407,7 +408,11 @@ async fn commit(shared: &Arc<Shared>, owner: &mut Owner, sealed: &Sealed) -> Res
                 sleep(pause).await;
                 pause = (pause * 2).min(LAKE_PAUSE_MAX);
             }
-            Err(e) => return Err(e),
+            Err(e) => {
+                // Said here, too, because a commit may outlive the committer that would tell its supervisor.
+                tracing::warn!(code = e.code, message = e.message, "the epoch was not committed");
+                return Err(e);
+            }
         }
     }
 }
