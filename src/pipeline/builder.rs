@@ -13,6 +13,7 @@ use super::dead::Letter;
 use super::decoded::{Decoded, Known, decode};
 use super::objects::{Finished, Objects};
 use super::seal::{Moved, Sealed};
+use crate::faults;
 use crate::names::StreamId;
 use crate::settings::{Generated, OnBadRecord};
 
@@ -213,7 +214,10 @@ impl EpochBuilder {
         self.include(decoded, payloads, &partitions);
     }
 
-    fn include(&mut self, decoded: Decoded, payloads: Vec<Payload>, partitions: &[u32]) {
+    fn include(&mut self, mut decoded: Decoded, payloads: Vec<Payload>, partitions: &[u32]) {
+        if faults::bug("drop_dead_letters") {
+            decoded.letters.clear();
+        }
         for (partition, newest) in &decoded.newest {
             self.watermark_us = self.watermark_us.max(Some(*newest));
             let known = self.newest_by_partition.entry(self.objects.partition_name(*partition).to_owned());

@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 use super::columns::timestamp;
 use super::encode::{Encoder, properties};
 use super::seal::RawSegment;
+use crate::faults;
 use crate::names::StreamId;
 
 /// Payload bytes after which a segment is closed. Large enough for few objects, small enough to be written and hashed
@@ -142,8 +143,9 @@ impl Segments {
             };
             text.clear();
             text.push_str(&place.path);
+            let row = payload - self.starts[segment] + u32::from(faults::bug("raw_row_off"));
             // Writing into a String cannot fail.
-            let _ = write!(text, "#{}", payload - self.starts[segment]);
+            let _ = write!(text, "#{row}");
             references.append_value(&text);
         }
         references.finish()
