@@ -17,8 +17,9 @@ use crate::faults;
 use crate::names::StreamId;
 use crate::settings::{Generated, OnBadRecord};
 
-/// Payloads that are decoded together: enough that what a group costs vanishes beside what its payloads cost.
-const GROUP_MAX: usize = 8 * 1024;
+/// Payloads that are decoded together: enough that what a group costs vanishes beside what its payloads cost. Few in
+/// tests, so that small epochs have many groups.
+const GROUP_MAX: usize = if cfg!(test) { 4 } else { 8 * 1024 };
 /// The same for large payloads; a single larger one is a group of its own.
 const GROUP_BYTES: usize = 2 << 20;
 

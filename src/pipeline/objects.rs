@@ -22,8 +22,8 @@ use super::raw::Segments;
 use super::seal::{DataFile, RawSegment};
 
 /// Rows that are handed to the Parquet writer at a time: enough to make its work per call vanish, few enough that the
-/// text of their raw references stays small.
-const WRITE_ROWS: usize = 8 * 1024;
+/// text of their raw references stays small. Few in tests, so that small epochs are written in many turns.
+const WRITE_ROWS: usize = if cfg!(test) { 3 } else { 8 * 1024 };
 
 /// What is known of a payload when its bytes are gone.
 #[derive(Debug)]

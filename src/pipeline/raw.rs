@@ -130,23 +130,20 @@ impl Segments {
         let length = self.closed.first().map_or(0, |segment| segment.path.len() + 8);
         let mut references = StringBuilder::with_capacity(payloads.len(), payloads.len() * length);
         // Rows lie in the order of their payloads, so the segment is nearly always the one before.
-        let (mut segment, mut text) = (usize::MAX, String::new());
+        let mut segment = usize::MAX;
         for &payload in payloads {
-            let known =
-                self.starts.get(segment..).is_some_and(|s| s[0] <= payload && s.get(1).is_some_and(|e| payload < *e));
-            if !known {
+            let range = self.starts.get(segment..).and_then(|starts| starts.get(..2));
+            if !range.is_some_and(|range| range[0] <= payload && payload < range[1]) {
                 segment = self.starts.partition_point(|start| *start <= payload).saturating_sub(1);
             }
             let Some(place) = self.closed.get(segment) else {
                 references.append_null();
                 continue;
             };
-            text.clear();
-            text.push_str(&place.path);
             let row = payload - self.starts[segment] + u32::from(faults::bug("raw_row_off"));
-            // Writing into a String cannot fail.
-            let _ = write!(text, "#{row}");
-            references.append_value(&text);
+            // Writing into a builder cannot fail; what was written belongs to the next value.
+            let _ = write!(references, "{}#{row}", place.path);
+            references.append_value("");
         }
         references.finish()
     }
