@@ -60,7 +60,7 @@ impl Event {
         cut(&text, chars_max)
     }
 
-    /// One JSON object with the keys of [`EventKind`](crate::EventKind)'s log: absent facts are left out, durations are
+    /// One JSON object with the names of the fields as keys: absent facts are left out, durations are
     /// whole milliseconds, each text has at most `chars_max` characters.
     pub fn to_json(&self, chars_max: usize) -> serde_json::Value {
         let reason = self.reason.as_ref().map(|reason| Reason {

@@ -149,6 +149,12 @@ impl Supervisor {
 
     /// The delay of a restart is over, or somebody cut it short.
     pub(super) fn restart_due(&mut self, seq: Seq) {
+        if let Some(child) = self.children.get_mut(&seq)
+            && let State::Waiting { until, why: WaitReason::Paced, .. } = child.state
+        {
+            let record = child.record_mut();
+            record.paced = record.paced.saturating_sub(until.saturating_duration_since(Instant::now()));
+        }
         let Some(plan) = &mut self.plan else { return self.begin_start(seq, Via::Restart) };
         if plan.is_caused_by(seq) {
             plan.go();

@@ -16,7 +16,7 @@ async fn test_dynamic_shutdown_runs_all_limits_from_one_moment() {
     let stage = Stage::default();
     let spec = (0..500).map(deaf).fold(SupervisorSpec::dynamic(), SupervisorSpec::child);
     let root = stage.start(spec).await;
-    let report = root.stop().await;
+    let report = tokio::time::timeout(seconds(99), root.stop()).await.expect("it ends");
     assert_eq!(report.took, seconds(5), "the limit of one, not the sum");
     assert_eq!(report.children.len(), 500);
     assert!(report.children.iter().all(|child| child.stop.outcome == StopOutcome::Killed));
@@ -38,7 +38,8 @@ async fn test_dynamic_shutdown_honours_each_childs_own_limit() {
         .child(limit(3, Shutdown::Timeout(seconds(9))).drain(seconds(1)))
         .child(talkative.shutdown(Shutdown::Infinity));
     let before = Instant::now();
-    let report = stage.start(spec).await.stop().await;
+    let root = stage.start(spec).await;
+    let report = tokio::time::timeout(seconds(99), root.stop()).await.expect("it ends");
     let took = |id: &str| {
         let path = format!("root/{id}");
         report.children.iter().find(|child| child.path.as_str() == path).unwrap().stop.took.as_secs()

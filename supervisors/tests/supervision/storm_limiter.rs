@@ -93,6 +93,8 @@ async fn test_storm_limiter_wait_is_cancelled_by_terminate_and_cut_short_by_rest
     handle.terminate_child("b").await.unwrap();
     handle.restart_child("d").await.unwrap();
     assert_eq!(restarted(&stage), ["a", "d"]);
+    let hurried = stage.log.of(EventKind::Restarted).pop().unwrap();
+    assert_eq!(hurried.paced, hurried.recovered_in, "how long it was held, not how long it would have been");
     pass(seconds(10)).await;
     assert_eq!(restarted(&stage), ["a", "d", "c"]);
     stage.crash("a").await;
