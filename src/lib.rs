@@ -27,6 +27,8 @@ pub mod client;
 pub mod bench;
 pub mod demo;
 pub mod simulate;
+#[cfg(test)]
+mod simulation;
 
 pub mod faults;
 pub mod heaps;

@@ -4,11 +4,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use adapters::contract::config::{Problem, SecretSource};
-use supervisors::RootEnd;
+use supervisors::{Pulse, RootEnd};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::app::{App, Parts, StartError, kinds};
 use crate::cli::{exit, output};
+use crate::faults;
 use crate::settings::{self, Settings};
 
 /// Runs a node until it is told to stop or gives up; its exit code.
@@ -35,6 +36,26 @@ pub async fn run(path: &Path) -> u8 {
         Err(e) => {
             tracing::error!(error = %chain(&e), "the node did not start");
             exit::FAILED
+        }
+    }
+}
+
+/// Half a minute without one free thread: whatever holds them all will not let go, and no supervisor runs any more.
+const BEATS_MISSED_MAX: u32 = 60;
+
+/// Keeps the runtime's timers alive beside a worker that holds its thread, and ends the process, as a root supervisor
+/// that gives up would, when all threads are held: only the node's own supervisor can help then.
+pub(crate) fn pulse(runtime: &tokio::runtime::Handle) -> Option<Pulse> {
+    let missed_max = if faults::hurry() { BEATS_MISSED_MAX / 10 } else { BEATS_MISSED_MAX };
+    let stalled = || {
+        tracing::error!(code = "runtime_stalled", "all threads are held by tasks that do not await; the node gives up");
+        std::process::exit(i32::from(exit::GAVE_UP));
+    };
+    match Pulse::start(runtime.clone(), missed_max, stalled) {
+        Ok(pulse) => Some(pulse),
+        Err(e) => {
+            tracing::warn!(error = %e, "no thread for the pulse; a worker that holds its thread may go unnoticed");
+            None
         }
     }
 }

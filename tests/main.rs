@@ -17,4 +17,6 @@ mod misbehaving;
 mod panics;
 mod s3;
 mod state_damage;
+mod stores;
+mod supervision;
 mod support;

@@ -3,27 +3,15 @@
 use std::time::Duration;
 
 use crate::support::lab::assert_sound;
-use crate::support::servers::{ACCESS_KEY, BUCKET, SECRET_KEY, Versitygw, versitygw};
-use crate::support::{Lab, Synthetic, wait_for};
-
-const ENV: [(&str, &str); 1] = [("TEST_S3_SECRET", SECRET_KEY)];
-
-/// A lake on `server`, read back from its folder.
-fn lab(stream: &Synthetic, server: &Versitygw) -> Lab {
-    let options = format!(
-        "{{ endpoint = {:?}, region = \"us-east-1\", access_key_id = {ACCESS_KEY:?}, secret_access_key = \"env:TEST_S3_SECRET\", allow_http = \"true\" }}",
-        server.endpoint()
-    );
-    let mut lab = Lab::on_store(&stream.config(), &format!("s3://{BUCKET}/prefix"), &options);
-    lab.read_at(server.bucket().join("prefix"));
-    lab
-}
+use crate::support::servers::s3::ENV;
+use crate::support::servers::{SECRET_KEY, versitygw};
+use crate::support::{Synthetic, wait_for};
 
 #[tokio::test]
 async fn test_s3_kill_in_the_middle_loses_and_doubles_nothing() {
     let Some(server) = versitygw().await else { return };
     let stream = Synthetic { seed: 17, partitions: 2, total: 1_500, rate: 300 };
-    let lab = lab(&stream, &server);
+    let lab = server.lab(&stream, &server.endpoint());
     let mut node = lab.start_with(&ENV);
     lab.epoch_after(Synthetic::STREAM, 2).await;
     node.kill();
@@ -40,7 +28,7 @@ async fn test_s3_kill_in_the_middle_loses_and_doubles_nothing() {
 async fn test_s3_outage_is_waited_out_without_a_restart() {
     let Some(mut server) = versitygw().await else { return };
     let stream = Synthetic { seed: 18, partitions: 2, total: 1_500, rate: 300 };
-    let lab = lab(&stream, &server);
+    let lab = server.lab(&stream, &server.endpoint());
     let mut node = lab.start_with(&ENV);
     let before = lab.epoch_after(Synthetic::STREAM, 2).await;
     server.kill();

@@ -173,6 +173,9 @@ impl Sink for Feed {
             (seq, inner.push(seq, id.clone(), epoch, data.clone()))
         };
         self.cache.store_values(TREE_FEED, vec![(key(seq), entry)], evicted.map(key).into_iter().collect()).await;
+        if crate::faults::fails("announce.unmarked") {
+            return Err(SinkError { sink: "feed", message: "crash point".to_owned() });
+        }
         // Only now: a mark without its entry would lose the reference, an entry without its mark doubles it.
         self.cache.store_values(TREE_ANNOUNCED, vec![(id.to_string(), epoch.to_string().into_bytes())], vec![]).await;
         self.lock().announced.insert(id.clone(), epoch);

@@ -8,6 +8,7 @@ use adapters::contract::Keep;
 
 use super::Cache;
 use super::store::{seal, unseal};
+use super::trees::Trees;
 
 const TREE: &str = "keep";
 
@@ -38,10 +39,9 @@ impl SledKeep {
     /// Loads what the cache has.
     pub async fn load(cache: Cache) -> Self {
         let values = cache
-            .run(|db| {
+            .run(|trees| {
                 let mut values = HashMap::new();
-                let Ok(tree) = db.open_tree(TREE) else { return values };
-                for (key, sealed) in tree.iter().flatten() {
+                for (key, sealed) in trees.scan(TREE, b"").unwrap_or_default().into_iter().flatten() {
                     if let (Ok(name), Some(value)) = (std::str::from_utf8(&key), unseal(&key, &sealed)) {
                         values.insert(name.to_owned(), value.to_vec());
                     }
@@ -63,32 +63,37 @@ impl SledKeep {
         if inner.writing {
             return;
         }
+        inner.writing = true;
+        drop(inner);
         let shared = Arc::clone(&self.inner);
-        // Where the queue is full the change stays dirty and goes with the next one.
-        inner.writing = self.cache.try_run(move |db| write_dirty(db, &shared));
+        if !self.cache.try_run(move |trees| write_dirty(trees, &shared)) {
+            // Where the queue is full the change stays dirty and goes with the next one.
+            lock(&self.inner).writing = false;
+        }
     }
 }
 
-fn write_dirty(db: &sled::Db, shared: &Mutex<Inner>) {
+fn write_dirty(trees: &dyn Trees, shared: &Mutex<Inner>) {
     let dirty = {
         let mut inner = lock(shared);
         inner.writing = false;
         std::mem::take(&mut inner.dirty)
     };
-    let Ok(tree) = db.open_tree(TREE) else { return };
-    for (key, value) in dirty {
-        let written = match value {
-            Some(value) => tree.insert(key.as_bytes(), seal(key.as_bytes(), &value)),
-            None => tree.remove(key.as_bytes()),
-        };
-        if let Err(e) = written {
-            tracing::warn!(code = "cache_write_failed", error = %e, "a source's memory was not cached");
-        }
+    let mut changes: Vec<_> = dirty
+        .into_iter()
+        .map(|(key, value)| {
+            let sealed = value.map(|value| seal(key.as_bytes(), &value));
+            (key.into_bytes(), sealed)
+        })
+        .collect();
+    changes.sort();
+    if let Err(why) = trees.apply(TREE, changes) {
+        tracing::warn!(code = "cache_write_failed", why, "a source's memory was not cached");
     }
     // What a source asked for, a Retry-After above all, holds also after a kill. Changes that come meanwhile go together
     // with the next write, so a busy node does not flush more often than it can.
-    if let Err(e) = db.flush() {
-        tracing::warn!(code = "cache_flush_failed", error = %e, "a source's memory may be forgotten by a kill");
+    if let Err(why) = trees.flush() {
+        tracing::warn!(code = "cache_flush_failed", why, "a source's memory may be forgotten by a kill");
     }
 }
 

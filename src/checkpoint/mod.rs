@@ -9,7 +9,12 @@
 mod keep;
 mod positions;
 mod store;
+mod trees;
 
 pub use keep::SledKeep;
 pub use positions::{CachedPositions, Meta, Moved};
+#[cfg(test)]
+pub(crate) use store::unseal;
 pub use store::{Cache, OpenReport};
+#[cfg(test)]
+pub(crate) use trees::{Change, Disk, Entry, Kept, Trees};

@@ -49,13 +49,12 @@ impl Cache {
     /// The progress of `stream` (`<tenant>/<stream>`), if all of it is whole.
     pub async fn positions(&self, stream: &str) -> Option<CachedPositions> {
         let stream = stream.to_owned();
-        self.run(move |db| {
-            let tree = db.open_tree(TREE).ok()?;
-            let sealed = tree.get(stream.as_bytes()).ok()??;
+        self.run(move |trees| {
+            let sealed = trees.get(TREE, stream.as_bytes()).ok()??;
             let meta = serde_json::from_slice(unseal(stream.as_bytes(), &sealed)?).ok()?;
             let prefix = partition_key(&stream, "");
             let mut positions = BTreeMap::new();
-            for item in tree.scan_prefix(&prefix) {
+            for item in trees.scan(TREE, &prefix).ok()? {
                 let (key, sealed) = item.ok()?;
                 let position = String::from_utf8(unseal(&key, &sealed)?.to_vec()).ok()?;
                 positions.insert(String::from_utf8(key[prefix.len()..].to_vec()).ok()?, position);
@@ -69,24 +68,27 @@ impl Cache {
     pub async fn store_positions(&self, stream: &str, moved: Moved, whole: bool) {
         let stream = stream.to_owned();
         let stored = self
-            .run(move |db| -> Result<(), String> {
-                faults::point("cache.before");
-                let tree = db.open_tree(TREE).map_err(|e| e.to_string())?;
-                let mut batch = sled::Batch::default();
+            .run(move |trees| -> Result<(), String> {
+                if faults::fails("cache.before") {
+                    return Err("crash point".to_owned());
+                }
+                let mut changes = Vec::new();
                 if whole {
-                    for key in tree.scan_prefix(partition_key(&stream, "")).keys() {
-                        batch.remove(key.map_err(|e| e.to_string())?);
+                    for item in trees.scan(TREE, &partition_key(&stream, ""))? {
+                        changes.push((item?.0, None));
                     }
                 }
                 for (partition, position) in &moved.positions {
                     let key = partition_key(&stream, partition);
                     let sealed = seal(&key, position.as_bytes());
-                    batch.insert(key, sealed);
+                    changes.push((key, Some(sealed)));
                 }
                 let meta = serde_json::to_vec(&moved.meta).map_err(|e| e.to_string())?;
-                batch.insert(stream.as_bytes(), seal(stream.as_bytes(), &meta));
-                tree.apply_batch(batch).map_err(|e| e.to_string())?;
-                faults::point("cache.after");
+                changes.push((stream.as_bytes().to_vec(), Some(seal(stream.as_bytes(), &meta))));
+                trees.apply(TREE, changes)?;
+                if faults::fails("cache.after") {
+                    return Err("crash point".to_owned());
+                }
                 Ok(())
             })
             .await;
@@ -102,15 +104,12 @@ impl Cache {
     /// Forgets the progress of `stream`.
     pub async fn forget_positions(&self, stream: &str) {
         let stream = stream.to_owned();
-        self.run(move |db| {
-            let Ok(tree) = db.open_tree(TREE) else { return };
-            let mut batch = sled::Batch::default();
-            for key in tree.scan_prefix(partition_key(&stream, "")).keys().flatten() {
-                batch.remove(key);
-            }
-            batch.remove(stream.as_bytes());
-            if let Err(e) = tree.apply_batch(batch) {
-                tracing::warn!(code = "cache_write_failed", error = %e, "old progress stays in the cache; the lake decides");
+        self.run(move |trees| {
+            let Ok(known) = trees.scan(TREE, &partition_key(&stream, "")) else { return };
+            let mut changes: Vec<_> = known.into_iter().flatten().map(|(key, _)| (key, None)).collect();
+            changes.push((stream.into_bytes(), None));
+            if let Err(why) = trees.apply(TREE, changes) {
+                tracing::warn!(code = "cache_write_failed", why, "old progress stays in the cache; the lake decides");
             }
         })
         .await;
@@ -119,8 +118,8 @@ impl Cache {
     /// A value of `tree` by `key`.
     pub async fn value(&self, tree: &'static str, key: &str) -> Option<Vec<u8>> {
         let key = key.to_owned();
-        self.run(move |db| {
-            let sealed = db.open_tree(tree).ok()?.get(key.as_bytes()).ok()??;
+        self.run(move |trees| {
+            let sealed = trees.get(tree, key.as_bytes()).ok()??;
             unseal(key.as_bytes(), &sealed).map(<[u8]>::to_vec)
         })
         .await?
@@ -128,13 +127,12 @@ impl Cache {
 
     /// All values of `tree`.
     pub async fn values(&self, tree: &'static str) -> Vec<(String, Vec<u8>)> {
-        self.run(move |db| {
-            let Ok(tree) = db.open_tree(tree) else { return Vec::new() };
-            let items = tree.iter().flatten();
-            items
+        self.run(move |trees| {
+            let known = trees.scan(tree, b"").unwrap_or_default().into_iter().flatten();
+            known
                 .filter_map(|(key, sealed)| {
                     let value = unseal(&key, &sealed)?.to_vec();
-                    Some((String::from_utf8(key.to_vec()).ok()?, value))
+                    Some((String::from_utf8(key).ok()?, value))
                 })
                 .collect()
         })
@@ -144,18 +142,15 @@ impl Cache {
 
     /// Stores values in `tree` and removes keys from it, in one step.
     pub async fn store_values(&self, tree: &'static str, values: Vec<(String, Vec<u8>)>, removed: Vec<String>) {
-        self.run(move |db| {
-            let Ok(tree) = db.open_tree(tree) else { return };
-            let mut batch = sled::Batch::default();
+        self.run(move |trees| {
+            let mut changes = Vec::with_capacity(values.len() + removed.len());
             for (key, value) in values {
                 let sealed = seal(key.as_bytes(), &value);
-                batch.insert(key.as_bytes(), sealed);
+                changes.push((key.into_bytes(), Some(sealed)));
             }
-            for key in removed {
-                batch.remove(key.as_bytes());
-            }
-            if let Err(e) = tree.apply_batch(batch) {
-                tracing::warn!(code = "cache_write_failed", error = %e, "the cache lags; the lake holds the truth");
+            changes.extend(removed.into_iter().map(|key| (key.into_bytes(), None)));
+            if let Err(why) = trees.apply(tree, changes) {
+                tracing::warn!(code = "cache_write_failed", why, "the cache lags; the lake holds the truth");
             }
         })
         .await;

@@ -7,6 +7,8 @@ use sha2::{Digest, Sha256};
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
+use super::trees::Trees;
+
 /// Jobs that may wait for the thread. Each belongs to an epoch or an answer that waits for it, so the bound is
 /// reached only when the disk is stuck; then the senders wait, which is the back-pressure wanted.
 const JOBS_MAX: usize = 1024;
@@ -18,7 +20,7 @@ const CHECK_BYTES: usize = 8;
 /// sled's own page cache. Small: what is read often is held by its reader.
 const PAGE_CACHE_BYTES: u64 = 16 << 20;
 
-type Job = Box<dyn FnOnce(&sled::Db) + Send>;
+type Job = Box<dyn FnOnce(&dyn Trees) + Send>;
 
 /// What opening met.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +34,23 @@ pub struct OpenReport {
 /// A handle to the cache. Cloning is cheap; the thread ends with the last handle.
 #[derive(Clone, Debug)]
 pub struct Cache {
-    jobs: mpsc::Sender<Job>,
+    way: Way,
+}
+
+/// How a job gets to the trees.
+#[derive(Clone)]
+enum Way {
+    /// sled blocks, so it has a thread of its own.
+    Thread(mpsc::Sender<Job>),
+    /// Trees in memory, asked in place: another thread would make a simulation depend on the machine.
+    #[cfg(test)]
+    InPlace(std::sync::Arc<dyn Trees>),
+}
+
+impl std::fmt::Debug for Way {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Way")
+    }
 }
 
 impl Cache {
@@ -58,27 +76,45 @@ impl Cache {
         if let Err(e) = std::thread::Builder::new().name("cache".to_owned()).spawn(run) {
             error!(code = "cache_thread", error = %e, "the cache has no thread; every start will read the lake instead");
         }
-        (Self { jobs }, report)
+        (Self { way: Way::Thread(jobs) }, report)
+    }
+
+    /// A cache in the trees of a simulation.
+    #[cfg(test)]
+    pub(crate) fn in_place(trees: std::sync::Arc<dyn Trees>) -> Self {
+        Self { way: Way::InPlace(trees) }
     }
 
     /// Runs `job` on the cache's thread. `None` if it panicked or the thread is gone.
-    pub async fn run<T: Send + 'static>(&self, job: impl FnOnce(&sled::Db) -> T + Send + 'static) -> Option<T> {
+    pub(super) async fn run<T: Send + 'static>(&self, job: impl FnOnce(&dyn Trees) -> T + Send + 'static) -> Option<T> {
+        let jobs = match &self.way {
+            Way::Thread(jobs) => jobs,
+            #[cfg(test)]
+            Way::InPlace(trees) => return catch_unwind(AssertUnwindSafe(|| job(trees.as_ref()))).ok(),
+        };
         let (reply, answer) = oneshot::channel();
-        let boxed: Job = Box::new(move |db| {
-            let _ = reply.send(job(db));
+        let boxed: Job = Box::new(move |trees| {
+            let _ = reply.send(job(trees));
         });
-        self.jobs.send(boxed).await.ok()?;
+        jobs.send(boxed).await.ok()?;
         answer.await.ok()
     }
 
     /// Queues `job` without waiting; false where the queue is full.
-    pub fn try_run(&self, job: impl FnOnce(&sled::Db) + Send + 'static) -> bool {
-        self.jobs.try_send(Box::new(job)).is_ok()
+    pub(super) fn try_run(&self, job: impl FnOnce(&dyn Trees) + Send + 'static) -> bool {
+        match &self.way {
+            Way::Thread(jobs) => jobs.try_send(Box::new(job)).is_ok(),
+            #[cfg(test)]
+            Way::InPlace(trees) => {
+                job(trees.as_ref());
+                true
+            }
+        }
     }
 
     /// Waits until everything queued so far has reached the operating system.
     pub async fn flush(&self) {
-        let flushed = self.run(|db| db.flush().map(|_| ())).await;
+        let flushed = self.run(|trees| trees.flush()).await;
         if !matches!(flushed, Some(Ok(()))) {
             warn!(code = "cache_flush_failed", "the cache may lag at the next start");
         }
@@ -137,7 +173,7 @@ pub(super) fn seal(key: &[u8], value: &[u8]) -> Vec<u8> {
 }
 
 /// The value, if it is what was put under this key.
-pub(super) fn unseal<'a>(key: &[u8], sealed: &'a [u8]) -> Option<&'a [u8]> {
+pub(crate) fn unseal<'a>(key: &[u8], sealed: &'a [u8]) -> Option<&'a [u8]> {
     let (sum, value) = sealed.split_at_checked(CHECK_BYTES)?;
     (sum == check(key, value)).then_some(value)
 }
@@ -158,13 +194,14 @@ mod tests {
     use super::*;
 
     async fn put(cache: &Cache, value: &'static [u8]) {
-        cache.run(move |db| db.insert("k", seal(b"k", value)).map(|_| ())).await.expect("thread").expect("insert");
+        let change = (b"k".to_vec(), Some(seal(b"k", value)));
+        cache.run(move |trees| trees.apply("t", vec![change])).await.expect("thread").expect("insert");
         cache.flush().await;
     }
 
     async fn get(cache: &Cache) -> Option<Vec<u8>> {
         cache
-            .run(|db| db.get("k").ok().flatten().and_then(|v| unseal(b"k", &v).map(<[u8]>::to_vec)))
+            .run(|trees| trees.get("t", b"k").ok().flatten().and_then(|v| unseal(b"k", &v).map(<[u8]>::to_vec)))
             .await
             .expect("thread")
     }

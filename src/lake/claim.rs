@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{FieldRef, Schema, SchemaRef};
+use arrow::datatypes::{Schema, SchemaRef};
 use serde_json::{Value, json};
 
-use super::delta::{line, metadata, metadata_with, protocol, txn};
-use super::error::LakeError;
+use super::delta::{line, metadata, protocol, txn};
+use super::error::{LakeError, crash};
+use super::evolution::evolution;
 use super::log::{Apps, CLAIM_KEY, Log, Step, TableState};
 use super::owner::Owner;
 use super::recover::{Checkpoint, recover};
 use super::{Lake, layout};
-use crate::faults;
 use crate::names::StreamId;
 use crate::pipeline::{self, LF_COLUMNS};
 
@@ -58,13 +58,11 @@ impl Lake {
                 return Ok(Step::Done(state.version));
             }
             let mut body = info("CLAIM");
-            if let Some(changed) = evolve(state, &columns, &claim.partition_by)? {
-                body += &line("metaData", &changed);
-            }
+            body += &evolve(state, &columns, &claim.partition_by)?;
             Ok(Step::Write(body + &txn(&own_app, state.own + 1, now_ms)))
         };
         log.append(&self.io, "lake.claim.sent", decide).await?;
-        faults::point("lake.claim.after");
+        crash("lake.claim.after")?;
         let Some(state) = &log.state else {
             return Err(LakeError::bug("claim_state", "a claimed table has no state"));
         };
@@ -118,8 +116,8 @@ fn declared(claim: &Claim) -> Result<SchemaRef, LakeError> {
     Ok(columns)
 }
 
-/// The `metaData` that takes the declared columns in, if the table lacks some.
-fn evolve(state: &TableState, columns: &SchemaRef, partition_by: &[String]) -> Result<Option<Value>, LakeError> {
+/// The lines that take the declared columns in, if the table lacks some.
+fn evolve(state: &TableState, columns: &SchemaRef, partition_by: &[String]) -> Result<String, LakeError> {
     if state.partition_by != partition_by {
         let message = format!(
             "the table is partitioned by [{}], not by [{}]; partitioning cannot change",
@@ -128,27 +126,5 @@ fn evolve(state: &TableState, columns: &SchemaRef, partition_by: &[String]) -> R
         );
         return Err(LakeError::config("partitioning_changed", message));
     }
-    let wanted = pipeline::table_columns(Some(columns));
-    let new = new_columns(&state.schema, &wanted)?;
-    if new.is_empty() { Ok(None) } else { metadata_with(&state.metadata, &new).map(Some) }
-}
-
-/// The columns that `table` lacks.
-pub(crate) fn new_columns(table: &SchemaRef, wanted: &SchemaRef) -> Result<Vec<FieldRef>, LakeError> {
-    let mut new = Vec::new();
-    for field in wanted.fields() {
-        match table.field_with_name(field.name()) {
-            Ok(mine) if mine.data_type() == field.data_type() => {}
-            Ok(_) => {
-                let message = format!("column {:?} has another type in the table", field.name());
-                return Err(LakeError::config("schema_conflict", message));
-            }
-            Err(_) if table.fields().iter().any(|f| f.name().eq_ignore_ascii_case(field.name())) => {
-                let message = format!("column {:?} differs from one of the table in case only", field.name());
-                return Err(LakeError::config("schema_conflict", message));
-            }
-            Err(_) => new.push(Arc::clone(field)),
-        }
-    }
-    Ok(new)
+    evolution(state, &pipeline::table_columns(Some(columns)))
 }

@@ -10,7 +10,7 @@ use super::record::FileEntry;
 use crate::pipeline::DataFile;
 
 /// The `type` of a column as Delta writes it. `None` for what it has no word for.
-fn type_to_delta(data_type: &DataType) -> Option<Value> {
+pub(crate) fn type_to_delta(data_type: &DataType) -> Option<Value> {
     Some(match data_type {
         DataType::Boolean => json!("boolean"),
         DataType::Int8 => json!("byte"),
@@ -120,18 +120,6 @@ pub(crate) fn metadata(
     }))
 }
 
-/// `metadata` with columns behind its own; everything else stays as whoever wrote it left it.
-pub(crate) fn metadata_with(metadata: &Value, fields: &[FieldRef]) -> Result<Value, LakeError> {
-    let text = metadata.get("schemaString").and_then(Value::as_str).unwrap_or_default();
-    let mut schema: Value = serde_json::from_str(text).unwrap_or_default();
-    let unreadable = || LakeError::config("table_schema", "the table's schema has no list of fields");
-    let columns = schema.get_mut("fields").and_then(Value::as_array_mut).ok_or_else(unreadable)?;
-    columns.extend(columns_to_delta(fields)?);
-    let mut changed = metadata.clone();
-    changed["schemaString"] = schema.to_string().into();
-    Ok(changed)
-}
-
 /// The `protocol` action of new tables: what every reader and writer knows.
 pub(crate) fn protocol() -> Value {
     json!({"minReaderVersion": 1, "minWriterVersion": 2})
@@ -140,7 +128,7 @@ pub(crate) fn protocol() -> Value {
 /// Whether this room's plain appends honour what the table asks of its writers.
 pub(crate) fn check_writable(protocol: &Value, metadata: &Value) -> Result<(), LakeError> {
     /// Features that ask nothing of an append of new files, or nothing while nothing uses them (checked below).
-    const HARMLESS: [&str; 12] = [
+    const HARMLESS: [&str; 13] = [
         "appendOnly",
         "changeDataFeed",
         "checkConstraints",
@@ -151,6 +139,7 @@ pub(crate) fn check_writable(protocol: &Value, metadata: &Value) -> Result<(), L
         "identityColumns",
         "invariants",
         "timestampNtz",
+        "typeWidening",
         "v2Checkpoint",
         "vacuumProtocolCheck",
     ];
@@ -237,16 +226,6 @@ mod tests {
             let made = metadata("id", &schema, &[], 0).unwrap();
             assert_eq!(schema_from_delta(made["schemaString"].as_str().unwrap()).unwrap(), schema);
         }
-    }
-
-    #[test]
-    fn test_new_columns_leave_foreign_words_in_the_schema() {
-        let mut made = metadata("id", &table_columns(None), &[], 0).unwrap();
-        let commented = made["schemaString"].as_str().unwrap().replacen("{}", r#"{"comment":"ours"}"#, 1);
-        made["schemaString"] = commented.into();
-        let more = metadata_with(&made, &[Arc::new(Field::new("n", DataType::Utf8, true))]).unwrap();
-        let text = more["schemaString"].as_str().unwrap();
-        assert!(text.contains(r#""comment":"ours""#) && text.contains(r#""name":"n""#));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! on the disk.
 //!
 //! A put writes a temporary file, fsyncs it, gives it its name (by a hard link, which never replaces, or by rename
-//! where replacing is asked for) and fsyncs the directory. New directories are fsynced into their parents first.
+//! where replacing is asked for) and fsyncs the directory. A multipart upload and a copy end the same way. New directories are fsynced into their parents first.
 //! Temporary files live in one folder of the root that no listing shows.
 
 use std::collections::HashSet;
@@ -10,6 +10,7 @@ use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::path::{Path as FsPath, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,13 +19,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
-use futures::{StreamExt, TryFutureExt, TryStreamExt};
+use futures::{FutureExt, StreamExt, TryFutureExt, TryStreamExt};
 use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{
-    CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
+    CopyMode, CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
 };
+
+use crate::faults;
 
 /// The folder of temporary files.
 const TEMPORARY: &str = ".tmp";
@@ -62,6 +65,9 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
 }
 
 fn sync_directory(directory: &FsPath) -> io::Result<()> {
+    if faults::bug("no_fsync") {
+        return Ok(());
+    }
     File::open(directory)?.sync_all()
 }
 
@@ -91,6 +97,22 @@ fn remove_leftovers(folder: &FsPath, now_us: i64) -> io::Result<()> {
             // Somebody else may have been faster.
             let _ = fs::remove_file(entry.path());
         }
+    }
+    Ok(())
+}
+
+/// Writes all of it, in two halves so that a crash point between them leaves a torn file.
+fn write(file: &mut File, payload: &PutPayload) -> io::Result<()> {
+    let half = payload.content_length() / 2;
+    let mut written = 0;
+    for part in payload {
+        let cut = half.saturating_sub(written).min(part.len());
+        file.write_all(&part[..cut])?;
+        if (written..written + part.len()).contains(&half) && faults::fails("store.half") {
+            return Err(io::Error::other("crash point"));
+        }
+        file.write_all(&part[cut..])?;
+        written += part.len();
     }
     Ok(())
 }
@@ -149,21 +171,41 @@ impl Inner {
             return Err(self.exists(&path, &directory));
         }
         let (mut file, temporary) = self.temporary().map_err(failed)?;
-        let written = payload.iter().try_for_each(|part| file.write_all(part)).and_then(|()| file.sync_all());
-        let named = written.and_then(|()| match replace {
-            true => fs::rename(&temporary, &path),
-            false => fs::hard_link(&temporary, &path),
+        let written = payload.iter().try_for_each(|part| file.write_all(part));
+        self.name(written.map(|()| file), &temporary, &path, &directory, replace)
+    }
+
+    /// Makes a temporary file durable, gives it its name, and makes that durable.
+    ///
+    /// A failed fsync is never asked again for the same file: the kernel may have dropped what it could not write and
+    /// say yes the second time. The file is thrown away, and the next try writes another.
+    fn name(
+        &self,
+        written: io::Result<File>,
+        temporary: &FsPath,
+        path: &FsPath,
+        directory: &FsPath,
+        replace: bool,
+    ) -> Result<()> {
+        let durable = written.and_then(|file| if faults::bug("no_fsync") { Ok(()) } else { file.sync_all() });
+        let named = durable.and_then(|()| match replace {
+            true => fs::rename(temporary, path),
+            false => fs::hard_link(temporary, path),
         });
+        if named.is_ok() && faults::fails("store.named") {
+            let _ = fs::remove_file(temporary);
+            return Err(failed(io::Error::other("crash point")));
+        }
         if !replace || named.is_err() {
             // What stays is removed as a leftover.
-            let _ = fs::remove_file(&temporary);
+            let _ = fs::remove_file(temporary);
         }
         match named {
-            Ok(()) => sync_directory(&directory).map_err(failed),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(self.exists(&path, &directory)),
+            Ok(()) => sync_directory(directory).map_err(failed),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(self.exists(path, directory)),
             Err(error) => {
                 // The directory may have been removed under us; the next try makes it again.
-                self.forget(&directory);
+                self.forget(directory);
                 Err(failed(error))
             }
         }
@@ -172,7 +214,8 @@ impl Inner {
     /// The answer that something is there already. Callers build on what is there, so it is made durable first: whoever
     /// put it may not have come to its own fsync.
     fn exists(&self, path: &FsPath, directory: &FsPath) -> Error {
-        match File::open(path).and_then(|file| file.sync_all()).and_then(|()| sync_directory(directory)) {
+        let sync = |file: File| if faults::bug("no_fsync") { Ok(()) } else { file.sync_all() };
+        match File::open(path).and_then(sync).and_then(|()| sync_directory(directory)) {
             Ok(()) => {
                 let path = path.strip_prefix(&self.root).unwrap_or(path).to_string_lossy().into_owned();
                 Error::AlreadyExists { path, source: io::Error::from(io::ErrorKind::AlreadyExists).into() }
@@ -199,16 +242,12 @@ impl ObjectStore for FileStore {
         Ok(PutResult { e_tag: None, version: None })
     }
 
-    async fn put_multipart_opts(
-        &self,
-        location: &Path,
-        options: PutMultipartOptions,
-    ) -> Result<Box<dyn MultipartUpload>> {
+    async fn put_multipart_opts(&self, location: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
         let path = self.local.path_to_filesystem(location)?;
         let inner = Arc::clone(&self.inner);
-        let (path, directory) = blocking(move || inner.prepare(path).map_err(failed)).await?;
-        let upload = self.local.put_multipart_opts(location, options).await?;
-        Ok(Box::new(Upload { upload, path, directory }))
+        let (file, temporary) = blocking(move || inner.temporary().map_err(failed)).await?;
+        let inner = Arc::clone(&self.inner);
+        Ok(Box::new(Upload { inner, file: Arc::new(file), temporary: Some(temporary), path, bytes: 0 }))
     }
 
     async fn get_opts(&self, location: &Path, options: GetOptions) -> Result<GetResult> {
@@ -238,11 +277,12 @@ impl ObjectStore for FileStore {
     }
 
     async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> Result<()> {
-        let path = self.local.path_to_filesystem(to)?;
-        let inner = Arc::clone(&self.inner);
-        let (_, directory) = blocking(move || inner.prepare(path).map_err(failed)).await?;
-        self.local.copy_opts(from, to, options).await?;
-        blocking(move || sync_directory(&directory).map_err(failed)).await
+        let mode = match options.mode {
+            CopyMode::Overwrite => PutMode::Overwrite,
+            CopyMode::Create => PutMode::Create,
+        };
+        let bytes = self.get_opts(from, GetOptions::default()).await?.bytes().await?;
+        self.put_opts(to, bytes.into(), PutOptions { mode, ..PutOptions::default() }).await.map(drop)
     }
 }
 
@@ -266,33 +306,56 @@ fn is_temporary(path: &Path) -> bool {
     path.as_ref().split('/').next() == Some(TEMPORARY)
 }
 
-/// A multipart upload whose completion is durable.
+/// A multipart upload: parts are written into a temporary file, which has its name only when it is durable.
 #[derive(Debug)]
 struct Upload {
-    upload: Box<dyn MultipartUpload>,
+    inner: Arc<Inner>,
+    file: Arc<File>,
+    /// `None` when it is done.
+    temporary: Option<PathBuf>,
     path: PathBuf,
-    directory: PathBuf,
+    bytes: u64,
 }
 
 #[async_trait]
 impl MultipartUpload for Upload {
     fn put_part(&mut self, data: PutPayload) -> UploadPart {
-        self.upload.put_part(data)
+        let (file, mut at) = (Arc::clone(&self.file), self.bytes);
+        self.bytes += data.content_length() as u64;
+        let write = move || {
+            for part in &data {
+                file.write_all_at(part, at).map_err(failed)?;
+                at += part.len() as u64;
+            }
+            Ok(())
+        };
+        blocking(write).boxed()
     }
 
     async fn complete(&mut self) -> Result<PutResult> {
-        let result = self.upload.complete().await?;
-        let (path, directory) = (self.path.clone(), self.directory.clone());
+        let over = || failed(io::Error::from(io::ErrorKind::NotFound));
+        let temporary = self.temporary.take().ok_or_else(over)?;
+        let (inner, file, path) = (Arc::clone(&self.inner), Arc::clone(&self.file), self.path.clone());
         blocking(move || {
-            File::open(&path).and_then(|file| file.sync_all()).map_err(failed)?;
-            sync_directory(&directory).map_err(failed)
+            let (path, directory) = inner.prepare(path).map_err(failed)?;
+            inner.name(file.try_clone(), &temporary, &path, &directory, true)
         })
         .await?;
-        Ok(result)
+        Ok(PutResult { e_tag: None, version: None })
     }
 
     async fn abort(&mut self) -> Result<()> {
-        self.upload.abort().await
+        let Some(temporary) = self.temporary.take() else { return Ok(()) };
+        blocking(move || fs::remove_file(temporary).map_err(failed)).await
+    }
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        if let Some(temporary) = self.temporary.take() {
+            // What stays is removed as a leftover.
+            let _ = fs::remove_file(temporary);
+        }
     }
 }
 
@@ -344,8 +407,20 @@ mod tests {
         store.put(&path, "three".into()).await.unwrap();
         assert_eq!(store.get(&path).await.unwrap().bytes().await.unwrap(), "three");
         let mut upload = store.put_multipart(&Path::from("tables/b/c")).await.unwrap();
-        upload.put_part("part".into()).await.unwrap();
+        // Parts keep their order whichever is written first.
+        let (one, two) = (upload.put_part("part".into()), upload.put_part("ing".into()));
+        two.await.unwrap();
+        one.await.unwrap();
+        assert!(store.get(&Path::from("tables/b/c")).await.is_err());
         upload.complete().await.unwrap();
+        assert_eq!(store.get(&Path::from("tables/b/c")).await.unwrap().bytes().await.unwrap(), "parting");
+        let mut given_up = store.put_multipart(&Path::from("tables/b/d")).await.unwrap();
+        given_up.put_part("part".into()).await.unwrap();
+        given_up.abort().await.unwrap();
+        store.copy(&Path::from("tables/b/c"), &Path::from("tables/b/e")).await.unwrap();
+        let again = store.copy_if_not_exists(&path, &Path::from("tables/b/e")).await;
+        assert!(matches!(again, Err(Error::AlreadyExists { .. })));
+        store.delete(&Path::from("tables/b/e")).await.unwrap();
         let all: Vec<_> = store.list(None).map_ok(|m| m.location.to_string()).try_collect().await.unwrap();
         assert_eq!(all.len(), 2, "{all:?}");
         let root = store.list_with_delimiter(None).await.unwrap();

@@ -8,9 +8,11 @@ use futures::TryStreamExt;
 use futures::stream::BoxStream;
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use super::error::{LakeError, LakeErrorClass};
+use super::guard::Guard;
+use crate::faults;
 
 /// How long an operation is tried again before its error is given to the caller. Long enough for a store's hiccup or a
 /// fail-over, short enough that a supervisor learns of an outage while the person on call still reads the first alert.
@@ -19,10 +21,11 @@ const RETRY_FOR: Duration = Duration::from_secs(20);
 const PAUSE_MIN: Duration = Duration::from_millis(25);
 /// The longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
-/// One try of one operation: a store that says nothing for this long will not.
-const TRY_MAX: Duration = Duration::from_secs(30);
-/// What a try may take longer for each MiB that it carries: 1 MiB/s is the slowest link that is of any use.
-const TRY_PER_MIB: Duration = Duration::from_secs(1);
+/// How long a remote store may say nothing: above what a busy one takes, and low enough that a request which a dead
+/// connection swallowed is given up, and made again, well within the 30 s in which a stream has to be back.
+const REMOTE_ANSWER: Duration = Duration::from_secs(10);
+/// The same for a local disk, whose queue may be long and whose requests nobody swallows.
+const LOCAL_ANSWER: Duration = Duration::from_secs(30);
 
 /// What a create-only put found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,46 +64,67 @@ impl Tries {
     }
 }
 
-/// The lake's store.
+/// The lake's store, asked with care (see [`Guard`]).
 #[derive(Debug, Clone)]
 pub(crate) struct Io {
-    store: Arc<dyn ObjectStore>,
+    store: Guard,
 }
 
 impl Io {
-    pub(crate) fn new(store: Arc<dyn ObjectStore>) -> Self {
-        Self { store }
+    /// `seed` stirs its pauses.
+    pub(crate) fn new(store: Arc<dyn ObjectStore>, url: &str, seed: u64) -> Self {
+        let answer = if url.starts_with("file:") { LOCAL_ANSWER } else { REMOTE_ANSWER };
+        Self { store: Guard::new(store, seed, answer) }
     }
 
     pub(crate) fn store(&self) -> Arc<dyn ObjectStore> {
-        Arc::clone(&self.store)
+        Arc::new(self.store.clone())
+    }
+
+    /// Requests that the store failed so far.
+    pub(crate) fn failures(&self) -> u64 {
+        self.store.failures()
     }
 
     /// One create-only try. An error says nothing about whether the object is there now.
     pub(crate) async fn put_new(&self, path: &str, bytes: Bytes) -> Result<Put, LakeError> {
-        let what = || format!("put of {path}");
-        let limit = TRY_MAX + TRY_PER_MIB * u32::try_from(bytes.len() >> 20).unwrap_or(u32::MAX);
         let location = parse(path)?;
         let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
         let put = self.store.put_opts(&location, PutPayload::from_bytes(bytes), options);
-        match timeout(limit, put).await {
-            Ok(Ok(_)) => Ok(Put::Created),
-            Ok(Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. })) => {
+        match put.await {
+            Ok(_) => Ok(Put::Created),
+            Err(object_store::Error::AlreadyExists { .. } | object_store::Error::Precondition { .. }) => {
                 Ok(Put::Exists)
             }
-            Ok(Err(error)) => Err(LakeError::store(&what(), &error)),
-            Err(_) => Err(silent(&what())),
+            Err(object_store::Error::NotFound { .. }) => {
+                let message = format!("put of {path}: the store has no place for it; is the bucket there?");
+                Err(LakeError::config("lake_bucket_missing", message))
+            }
+            Err(error) => Err(LakeError::store(&format!("put of {path}"), &error)),
         }
     }
 
     /// Puts an object whose name stands for its content: that it is there already is what was wanted.
+    ///
+    /// That a store refuses it as existing does not say that it is there: some refuse so while another put of it is
+    /// under way, an earlier try of this one for example, which may yet come to nothing. So it is looked for.
     pub(crate) async fn put_same(&self, path: &str, bytes: Bytes) -> Result<(), LakeError> {
         let mut tries = Tries::new(path);
         loop {
-            match self.put_new(path, bytes.clone()).await {
-                Ok(_) => return Ok(()),
-                Err(error) => tries.again(error).await?,
-            }
+            let error = match self.put_new(path, bytes.clone()).await {
+                Ok(Put::Created) => return Ok(()),
+                Ok(Put::Exists) if faults::bug("trust_refusal") => return Ok(()),
+                Ok(Put::Exists) => match self.size(path).await? {
+                    Some(size) if size == bytes.len() as u64 => return Ok(()),
+                    Some(size) => {
+                        let message = format!("{path} is there with {size} bytes instead of {}", bytes.len());
+                        return Err(LakeError::data("object_differs", message));
+                    }
+                    None => unsettled(path),
+                },
+                Err(error) => error,
+            };
+            tries.again(error).await?;
         }
     }
 
@@ -111,10 +135,11 @@ impl Io {
         loop {
             let error = match self.put_new(path, bytes.clone()).await {
                 Ok(Put::Created) => return Ok(Put::Created),
-                Ok(Put::Exists) => {
-                    let same = self.get(path).await?.is_some_and(|there| there == bytes);
-                    return Ok(if same { Put::Created } else { Put::Exists });
-                }
+                Ok(Put::Exists) => match self.get(path).await? {
+                    Some(there) if there == bytes => return Ok(Put::Created),
+                    Some(_) => return Ok(Put::Exists),
+                    None => unsettled(path),
+                },
                 Err(error) => error,
             };
             tries.again(error).await?;
@@ -127,11 +152,10 @@ impl Io {
         let location = parse(path)?;
         loop {
             let read = async { self.store.get(&location).await?.bytes().await };
-            let error = match timeout(TRY_MAX, read).await {
-                Ok(Ok(bytes)) => return Ok(Some(bytes)),
-                Ok(Err(object_store::Error::NotFound { .. })) => return Ok(None),
-                Ok(Err(error)) => LakeError::store(&format!("get of {path}"), &error),
-                Err(_) => silent(&format!("get of {path}")),
+            let error = match read.await {
+                Ok(bytes) => return Ok(Some(bytes)),
+                Err(object_store::Error::NotFound { .. }) => return Ok(None),
+                Err(error) => LakeError::store(&format!("get of {path}"), &error),
             };
             tries.again(error).await?;
         }
@@ -142,11 +166,10 @@ impl Io {
         let mut tries = Tries::new(path);
         let location = parse(path)?;
         loop {
-            let error = match timeout(TRY_MAX, self.store.head(&location)).await {
-                Ok(Ok(meta)) => return Ok(Some(meta.size)),
-                Ok(Err(object_store::Error::NotFound { .. })) => return Ok(None),
-                Ok(Err(error)) => LakeError::store(&format!("head of {path}"), &error),
-                Err(_) => silent(&format!("head of {path}")),
+            let error = match self.store.head(&location).await {
+                Ok(meta) => return Ok(Some(meta.size)),
+                Err(object_store::Error::NotFound { .. }) => return Ok(None),
+                Err(error) => LakeError::store(&format!("head of {path}"), &error),
             };
             tries.again(error).await?;
         }
@@ -154,10 +177,9 @@ impl Io {
 
     /// Removes an object; that it is gone already is what was wanted.
     pub(crate) async fn remove(&self, path: &str) -> Result<(), LakeError> {
-        match timeout(TRY_MAX, self.store.delete(&parse(path)?)).await {
-            Ok(Ok(()) | Err(object_store::Error::NotFound { .. })) => Ok(()),
-            Ok(Err(error)) => Err(LakeError::store(&format!("delete of {path}"), &error)),
-            Err(_) => Err(silent(&format!("delete of {path}"))),
+        match self.store.delete(&parse(path)?).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(LakeError::store(&format!("delete of {path}"), &error)),
         }
     }
 
@@ -167,8 +189,8 @@ impl Io {
         let prefix = parse(folder)?;
         let prefix = (!folder.is_empty()).then_some(&prefix);
         loop {
-            let error = match timeout(TRY_MAX, self.store.list_with_delimiter(prefix)).await {
-                Ok(Ok(listed)) => {
+            let error = match self.store.list_with_delimiter(prefix).await {
+                Ok(listed) => {
                     let name = |path: &Path| path.filename().map(str::to_owned);
                     let mut folders: Vec<_> = listed.common_prefixes.iter().filter_map(name).collect();
                     let mut objects: Vec<_> = listed.objects.iter().filter_map(|o| name(&o.location)).collect();
@@ -176,9 +198,8 @@ impl Io {
                     objects.sort();
                     return Ok((folders, objects));
                 }
-                Ok(Err(object_store::Error::NotFound { .. })) => return Ok(Default::default()),
-                Ok(Err(error)) => LakeError::store(&format!("list of {folder}"), &error),
-                Err(_) => silent(&format!("list of {folder}")),
+                Err(object_store::Error::NotFound { .. }) => return Ok(Default::default()),
+                Err(error) => LakeError::store(&format!("list of {folder}"), &error),
             };
             tries.again(error).await?;
         }
@@ -193,8 +214,10 @@ impl Io {
     }
 }
 
-fn silent(what: &str) -> LakeError {
-    LakeError::new(LakeErrorClass::Transient, "lake_silent", format!("{what}: no answer in time"))
+/// Refused as existing, and yet not there.
+fn unsettled(path: &str) -> LakeError {
+    let message = format!("{path} is refused as existing but is not there");
+    LakeError::new(LakeErrorClass::Transient, "put_unsettled", message)
 }
 
 pub(crate) fn parse(path: &str) -> Result<Path, LakeError> {

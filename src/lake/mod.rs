@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use adapters::contract::Clock;
+use adapters::contract::config::{ProcessSecrets, SecretSource};
 use object_store::ObjectStore;
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
@@ -23,11 +24,14 @@ use crate::names::StreamId;
 use crate::settings::LakeSettings;
 
 mod check;
+mod circuit;
 mod claim;
 mod control;
 mod delta;
 mod error;
+mod evolution;
 mod file_store;
+mod guard;
 mod io;
 mod layout;
 mod log;
@@ -35,6 +39,7 @@ mod owner;
 mod reads;
 mod record;
 mod recover;
+mod renew;
 mod rows;
 mod snapshot;
 mod stores;
@@ -75,19 +80,21 @@ impl Lake {
     /// # Errors
     /// `config` for a url or an option that makes no sense; for `file:` also what the file system says.
     pub fn open(settings: &LakeSettings, clock: Arc<dyn Clock>) -> Result<Arc<Self>, LakeError> {
-        Self::open_through(settings, clock, |store| store)
+        Self::open_through(settings, clock, Arc::new(ProcessSecrets), |store| store)
     }
 
-    /// The same through what `layer` puts around the store.
+    /// The same with references of the options followed by `secrets` when the store refuses what they led to, and
+    /// through what `layer` puts around the store.
     ///
     /// # Errors
     /// As [`Lake::open`].
     pub fn open_through(
         settings: &LakeSettings,
         clock: Arc<dyn Clock>,
+        secrets: Arc<dyn SecretSource>,
         layer: impl FnOnce(Arc<dyn ObjectStore>) -> Arc<dyn ObjectStore>,
     ) -> Result<Arc<Self>, LakeError> {
-        let store = layer(stores::open(settings, clock.now_us())?);
+        let store = layer(stores::open(settings, secrets, clock.now_us())?);
         Ok(Self::with_store(store, &settings.url, clock))
     }
 
@@ -102,7 +109,9 @@ impl Lake {
     #[must_use]
     pub fn with_seed(store: Arc<dyn ObjectStore>, url: &str, clock: Arc<dyn Clock>, seed: u128) -> Arc<Self> {
         let (tokens, versions) = (AtomicU64::new(0), Mutex::default());
-        Arc::new(Self { io: io::Io::new(store), url: url.to_owned(), clock, seed, tokens, versions })
+        #[allow(clippy::cast_possible_truncation, reason = "half of a seed is a seed")]
+        let io = io::Io::new(store, url, seed as u64);
+        Arc::new(Self { io, url: url.to_owned(), clock, seed, tokens, versions })
     }
 
     /// The url that it was opened with.
@@ -117,10 +126,13 @@ impl Lake {
     /// # Errors
     /// As [`Lake::claim`].
     pub async fn checkpoint_log(&self, id: &StreamId) -> Result<(), LakeError> {
+        error::crash("upkeep.before")?;
         snapshot::write_checkpoint(&self.io, &layout::table(id)).await?;
+        error::crash("upkeep.between")?;
         if self.io.size(&layout::log_entry(&layout::dead(id), 0)).await?.is_some() {
             snapshot::write_checkpoint(&self.io, &layout::dead(id)).await?;
         }
+        error::crash("upkeep.after")?;
         Ok(())
     }
 

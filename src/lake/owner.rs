@@ -11,9 +11,10 @@ use futures::{StreamExt, TryStreamExt};
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use super::claim::{info, new_columns};
-use super::delta::{add, add_recorded, line, metadata, metadata_with, protocol, txn};
-use super::error::LakeError;
+use super::claim::info;
+use super::delta::{add, add_recorded, line, metadata, protocol, txn};
+use super::error::{LakeError, crash};
+use super::evolution::evolution;
 use super::io::Put;
 use super::log::{Apps, Log, RECORD_KEY, Step, TableState};
 use super::record::EpochRecord;
@@ -110,9 +111,9 @@ impl Owner {
         if faults::bug("dead_before_commit") {
             self.finish_dead(&record).await?;
         }
-        faults::point("lake.commit.before");
+        crash("lake.commit.before")?;
         let version = self.commit_table(sealed, &path).await?;
-        faults::point("lake.commit.after");
+        crash("lake.commit.after")?;
         self.finish_dead(&record).await?;
         self.checkpoint.apply(&record);
         // Only a later start is slower without it, so neither its failure nor its slowness is the commit's.
@@ -151,21 +152,21 @@ impl Owner {
     async fn stage(&self, sealed: &Sealed, path: &str, record: &EpochRecord) -> Result<(), LakeError> {
         let put = |path: String, bytes: Bytes| async move { self.lake.io.put_same(&path, bytes).await };
         let raw = async {
-            faults::point("lake.raw.before");
+            crash("lake.raw.before")?;
             let segment = |segment: &RawSegment| put(self.raw_name(&segment.path), segment.bytes.clone());
             let puts: Vec<_> = sealed.raw.iter().map(segment).collect();
             futures::stream::iter(puts).buffer_unordered(PUTS_AT_ONCE).try_collect::<()>().await?;
-            faults::point("lake.raw.after");
+            crash("lake.raw.after")?;
             Ok(())
         };
         let data = async {
-            faults::point("lake.data.before");
+            crash("lake.data.before")?;
             let (table, dead) = (layout::table(&self.id), layout::dead(&self.id));
             let file = |table: &str, file: &DataFile| put(format!("{table}/{}", file.path), file.bytes.clone());
             let files = sealed.files.iter().map(|f| file(&table, f));
             let puts: Vec<_> = files.chain(sealed.dead_files.iter().map(|f| file(&dead, f))).collect();
             futures::stream::iter(puts).buffer_unordered(PUTS_AT_ONCE).try_collect::<()>().await?;
-            faults::point("lake.data.after");
+            crash("lake.data.after")?;
             Ok(())
         };
         futures::try_join!(raw, data, self.write_record(path, record)).map(|_| ())
@@ -187,7 +188,7 @@ impl Owner {
             let message = format!("{path} holds another content of the same generation; claim the stream again");
             return Err(LakeError::bug("record_differs", message));
         }
-        faults::point("lake.record.after");
+        crash("lake.record.after")?;
         Ok(())
     }
 
@@ -217,9 +218,7 @@ impl Owner {
                 return Err(LakeError::bug("epoch_out_of_order", message));
             }
             let mut body = info.clone();
-            if let Some(changed) = evolve(state, sealed)? {
-                body += &line("metaData", &changed);
-            }
+            body += &evolve(state, sealed)?;
             Ok(Step::Write(body + &txns + &adds))
         };
         self.log.append(&self.lake.io, "lake.commit.sent", decide).await
@@ -233,7 +232,7 @@ impl Owner {
         if record.dead == 0 {
             return Ok(());
         }
-        faults::point("lake.dead.before");
+        crash("lake.dead.before")?;
         let table = layout::dead(&self.id);
         let app = layout::dead_app(&self.id);
         if self.dead.is_none() {
@@ -264,18 +263,19 @@ impl Owner {
             Ok(Step::Write(record.dead_files.iter().fold(body, |body, file| body + &add_recorded(file, now_ms))))
         };
         log.append(&self.lake.io, "lake.dead.sent", decide).await?;
-        faults::point("lake.dead.after");
+        crash("lake.dead.after")?;
         Ok(())
     }
 }
 
-/// The `metaData` that takes the epoch's columns in, if the table lacks some.
-fn evolve(state: &TableState, sealed: &Sealed) -> Result<Option<Value>, LakeError> {
+/// The lines that take the epoch's columns in, if the table lacks some.
+fn evolve(state: &TableState, sealed: &Sealed) -> Result<String, LakeError> {
     if state.partition_by != sealed.partition_by {
         let message = "the table's partitioning was changed under its owner".to_owned();
         return Err(LakeError::config("partitioning_changed", message));
     }
-    let Some(columns) = &sealed.schema else { return Ok(None) };
-    let new = new_columns(&state.schema, &pipeline::table_columns(Some(columns)))?;
-    if new.is_empty() { Ok(None) } else { metadata_with(&state.metadata, &new).map(Some) }
+    match &sealed.schema {
+        Some(columns) => evolution(state, &pipeline::table_columns(Some(columns))),
+        None => Ok(String::new()),
+    }
 }

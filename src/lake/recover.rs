@@ -14,6 +14,7 @@ use super::io::Io;
 use super::layout;
 use super::log::{TableState, Told};
 use super::record::EpochRecord;
+use crate::faults;
 use crate::names::{DEFAULT_BUCKET, StreamId};
 use crate::times::timestamp_us;
 
@@ -196,6 +197,9 @@ pub(crate) async fn recover(
     }
     let mut records = Records::new(io, id, state);
     let last = records.find(state.epoch).await?;
+    if let Some(trusted) = cache.as_ref().filter(|_| faults::bug("resume_from_cache")) {
+        return Ok((Checkpoint { epoch: state.epoch, ..trusted.clone() }, Some(last)));
+    }
     if let Some(base) = from_cache(&mut records, &checkpoint, state.epoch, &last, cache).await? {
         checkpoint = base;
     } else if let Some(base) = from_note(io, id, &checkpoint, state.epoch).await? {

@@ -8,7 +8,7 @@ use serde_json::Value;
 use url::Url;
 
 use super::error::{LakeError, LakeErrorClass, scrub};
-use super::io::Io;
+use super::io::{Io, Tries};
 use super::layout;
 use super::log::{Apps, Entry, TableState};
 
@@ -28,7 +28,18 @@ pub(crate) async fn load(io: &Io, table: &str, apps: &Apps) -> Result<Option<Tab
             return Ok(None);
         }
     }
-    from_checkpoint(io, table, apps).await.map(Some)
+    let mut tries = Tries::new(table);
+    loop {
+        let failures = io.failures();
+        let error = match from_checkpoint(io, table, apps).await {
+            Ok(state) => return Ok(Some(state)),
+            Err(error) => error,
+        };
+        // deltalake may tell of an outage as of an unreadable log; while the store fails, nothing is known of the log.
+        let outage = error.class == LakeErrorClass::Data && io.failures() != failures;
+        let class = if outage { LakeErrorClass::Transient } else { error.class };
+        tries.again(LakeError { class, ..error }).await?;
+    }
 }
 
 /// An address of the table for deltalake, which wants one; the store behind it is ours.
@@ -39,8 +50,13 @@ pub(crate) fn address(table: &str) -> Result<Url, LakeError> {
 
 /// deltalake's errors name what went wrong in its own words.
 pub(crate) fn failed(table: &str, error: &deltalake::DeltaTableError) -> LakeError {
-    if let deltalake::DeltaTableError::ObjectStore { source } = error {
-        return LakeError::store(&format!("read of {table}"), source);
+    // However deep in its errors the store's own is: an outage is no damage of the table.
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(cause) = next {
+        if let Some(store) = cause.downcast_ref::<object_store::Error>() {
+            return LakeError::store(&format!("read of {table}"), store);
+        }
+        next = cause.source();
     }
     let message = format!("the log of {table} cannot be read: {}", scrub(&error.to_string()));
     LakeError::new(LakeErrorClass::Data, "log_unreadable", message)

@@ -1,10 +1,10 @@
 //! From `[lake]` to a store.
 
-use std::collections::BTreeMap;
 use std::path::Path as FsPath;
 use std::sync::Arc;
 use std::time::Duration;
 
+use adapters::contract::config::SecretSource;
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::client::ClientConfigKey;
@@ -16,29 +16,35 @@ use url::Url;
 
 use super::error::LakeError;
 use super::file_store::FileStore;
+use super::renew::{Make, Renewing, Values};
 use crate::settings::{LakeSettings, lake_options};
 
-/// What the client library tries again by itself; the protocol's own tries come on top.
-const CLIENT_RETRIES: usize = 3;
-/// The same in time: below the protocol's limit for one try.
-const CLIENT_RETRY_FOR: Duration = Duration::from_secs(15);
-/// One HTTP request.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(25);
+/// The client library tries nothing again by itself: the lake's own tries know of the circuit, and a put that was made
+/// twice behind its back would find its own object and look like a conflict.
+const CLIENT_RETRIES: usize = 0;
+/// Whatever hangs longer than this hangs for ever. The limits that matter are in `guard.rs`, which knows sizes.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(600);
+/// A host that does not take a connection within this time is not there.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Idle connections are closed after this long, before most servers and balancers do it without a word.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// The store of `settings`, rooted at the lake.
-pub(crate) fn open(settings: &LakeSettings, now_us: i64) -> Result<Arc<dyn ObjectStore>, LakeError> {
+/// The store of `settings`, rooted at the lake. `secrets` is where the references of its options lead.
+pub(crate) fn open(
+    settings: &LakeSettings,
+    secrets: Arc<dyn SecretSource>,
+    now_us: i64,
+) -> Result<Arc<dyn ObjectStore>, LakeError> {
     let (scheme, rest) = settings.url.split_once(':').unwrap_or(("", ""));
     let Some(known) = lake_options(scheme) else {
         return Err(LakeError::config("lake_url", "the lake's url must begin with file:, s3://, gs:// or az://"));
     };
-    let mut options = BTreeMap::new();
-    for (key, value) in &settings.options {
+    for key in settings.options.keys() {
         if !known.contains(&key.as_str()) {
             let expected = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
             let message = format!("{scheme} takes no option {key:?}; expected one of: {expected}");
             return Err(LakeError::config("lake_option", message));
         }
-        options.insert(key.as_str(), value.reveal());
     }
     if scheme == "file" {
         let path = rest.strip_prefix("//").unwrap_or(rest);
@@ -48,8 +54,9 @@ pub(crate) fn open(settings: &LakeSettings, now_us: i64) -> Result<Arc<dyn Objec
     let url = Url::parse(&settings.url).map_err(|_| LakeError::config("lake_url", "the lake's url is malformed"))?;
     let bucket = url.host_str().filter(|host| !host.is_empty());
     let bucket = bucket.ok_or_else(|| LakeError::config("lake_url", "the lake's url names no bucket"))?;
-    let client = ClientOptions::new().with_timeout(REQUEST_TIMEOUT);
-    let store = cloud(scheme, bucket, &options, client)?;
+    let (scheme, bucket) = (scheme.to_owned(), bucket.to_owned());
+    let make: Make = Box::new(move |values| cloud(&scheme, &bucket, values));
+    let store: Arc<dyn ObjectStore> = Arc::new(Renewing::new(&settings.options, secrets, make)?);
     let prefix = url.path().trim_matches('/');
     if prefix.is_empty() {
         return Ok(store);
@@ -58,46 +65,46 @@ pub(crate) fn open(settings: &LakeSettings, now_us: i64) -> Result<Arc<dyn Objec
     Ok(Arc::new(PrefixStore::new(store, prefix)))
 }
 
-fn cloud(
-    scheme: &str,
-    bucket: &str,
-    options: &BTreeMap<&str, &str>,
-    client: ClientOptions,
-) -> Result<Arc<dyn ObjectStore>, LakeError> {
-    let retry = RetryConfig { max_retries: CLIENT_RETRIES, retry_timeout: CLIENT_RETRY_FOR, ..RetryConfig::default() };
+/// Opens a builder with the options that are its own.
+macro_rules! built {
+    ($builder:expr, $key:ty, $options:expr, $scheme:expr, $client:expr, $retry:expr) => {{
+        let mut builder = $builder;
+        for (key, value) in $options {
+            let unknown = |_| LakeError::config("lake_option", format!("{} takes no option {key:?}", $scheme));
+            builder = builder.with_config(key.parse::<$key>().map_err(unknown)?, value);
+        }
+        let built = builder.with_client_options($client).with_retry($retry).build();
+        built.map(|store| Arc::new(store) as Arc<dyn ObjectStore>)
+    }};
+}
+
+fn cloud(scheme: &str, bucket: &str, options: &Values) -> Result<Arc<dyn ObjectStore>, LakeError> {
+    let retry = RetryConfig { max_retries: CLIENT_RETRIES, ..RetryConfig::default() };
+    let client = ClientOptions::new()
+        .with_timeout(REQUEST_TIMEOUT)
+        .with_connect_timeout(CONNECT_TIMEOUT)
+        .with_pool_idle_timeout(IDLE_TIMEOUT);
     let client = match options.get("allow_http") {
-        Some(allow) => client.with_config(ClientConfigKey::AllowHttp, *allow),
+        Some(allow) => client.with_config(ClientConfigKey::AllowHttp, allow),
         // An operator who writes http:// means it.
         None => client.with_allow_http(options.get("endpoint").is_some_and(|e| e.starts_with("http://"))),
     };
-    let others = options.iter().filter(|(key, _)| **key != "allow_http");
-    let unknown = |key: &str| LakeError::config("lake_option", format!("{scheme} takes no option {key:?}"));
+    let others = options.iter().filter(|(key, _)| *key != "allow_http");
     let opened = match scheme {
         "s3" => {
-            let mut builder = AmazonS3Builder::from_env().with_bucket_name(bucket);
-            for (key, value) in others {
-                let known: AmazonS3ConfigKey = key.parse().map_err(|_| unknown(key))?;
-                builder = builder.with_config(known, *value);
-            }
-            builder.with_client_options(client).with_retry(retry).build().map(|s| Arc::new(s) as Arc<dyn ObjectStore>)
+            let builder = AmazonS3Builder::from_env().with_bucket_name(bucket);
+            built!(builder, AmazonS3ConfigKey, others, scheme, client, retry)
         }
         "gs" => {
-            let mut builder = GoogleCloudStorageBuilder::from_env().with_bucket_name(bucket);
-            for (key, value) in others {
-                let known: GoogleConfigKey = key.parse().map_err(|_| unknown(key))?;
-                builder = builder.with_config(known, *value);
-            }
-            builder.with_client_options(client).with_retry(retry).build().map(|s| Arc::new(s) as Arc<dyn ObjectStore>)
+            let builder = GoogleCloudStorageBuilder::from_env().with_bucket_name(bucket);
+            built!(builder, GoogleConfigKey, others, scheme, client, retry)
         }
         _ => {
-            let mut builder = MicrosoftAzureBuilder::from_env().with_container_name(bucket);
-            for (key, value) in others {
-                let known: AzureConfigKey = key.parse().map_err(|_| unknown(key))?;
-                builder = builder.with_config(known, *value);
-            }
-            builder.with_client_options(client).with_retry(retry).build().map(|s| Arc::new(s) as Arc<dyn ObjectStore>)
+            let builder = MicrosoftAzureBuilder::from_env().with_container_name(bucket);
+            built!(builder, AzureConfigKey, others, scheme, client, retry)
         }
     };
+    // What the client says of an option may show its value.
     opened.map_err(|error| LakeError::config("lake_option", super::error::scrub(&error.to_string())))
 }
 
@@ -105,11 +112,16 @@ fn cloud(
 mod tests {
     use super::*;
     use crate::settings::EpochLimits;
-    use adapters::contract::config::Secret;
+    use adapters::contract::config::{MapSecrets, Secret};
+    use serde_json::json;
 
     fn settings(url: &str, options: &[(&str, &str)]) -> LakeSettings {
         let options = options.iter().map(|(k, v)| ((*k).to_owned(), Secret::literal(*v))).collect();
         LakeSettings { url: url.to_owned(), options, epoch: EpochLimits::default() }
+    }
+
+    fn open(settings: &LakeSettings, now_us: i64) -> Result<Arc<dyn ObjectStore>, LakeError> {
+        super::open(settings, Arc::new(MapSecrets::default()), now_us)
     }
 
     #[test]
@@ -141,9 +153,56 @@ mod tests {
 
     #[test]
     fn test_clouds_open_without_a_request() {
-        let s3 =
-            [("endpoint", "http://127.0.0.1:9"), ("region", "r"), ("access_key_id", "a"), ("secret_access_key", "s")];
+        let s3 = [
+            ("endpoint", "http://127.0.0.1:9"),
+            ("region", "r"),
+            ("access_key_id", "a"),
+            ("secret_access_key", "s"),
+            ("session_token", "t"),
+            ("virtual_hosted_style_request", "false"),
+            ("unsigned_payload", "true"),
+            ("allow_http", "true"),
+        ];
         assert!(open(&settings("s3://bucket/prefix", &s3), 0).is_ok());
-        assert!(open(&settings("az://container", &[("use_emulator", "true")]), 0).is_ok());
+        // A well-known key of an emulator, as base64 as any.
+        let key = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw==";
+        let az: [&[(&str, &str)]; 4] = [
+            &[("use_emulator", "true")],
+            &[("account_name", "a"), ("access_key", key)],
+            &[("account_name", "a"), ("sas_key", "sv=1&sig=x"), ("endpoint", "https://a.example.org")],
+            &[("account_name", "a"), ("client_id", "i"), ("client_secret", "s"), ("tenant_id", "t")],
+        ];
+        for options in az {
+            assert!(open(&settings("az://container/prefix", options), 0).is_ok(), "{options:?}");
+        }
+        let account = json!({
+            "private_key": "not read before the first request", "private_key_id": "1",
+            "client_email": "a@example.org", "disable_oauth": true, "gcs_base_url": "http://127.0.0.1:9",
+        })
+        .to_string();
+        let opened = open(&settings("gs://bucket/prefix", &[("service_account_key", &account)]), 0);
+        assert!(opened.is_ok(), "{:?}", opened.err());
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("account.json");
+        std::fs::write(&file, &account).unwrap();
+        assert!(open(&settings("gs://bucket", &[("service_account", file.to_str().unwrap())]), 0).is_ok());
+    }
+
+    #[test]
+    fn test_an_option_of_a_bad_value_is_refused_without_showing_it() {
+        let canary = "canary-0123456789-abcdefghij";
+        for (url, key) in [
+            ("s3://bucket", "unsigned_payload"),
+            ("az://container", "access_key"),
+            ("gs://bucket", "service_account_key"),
+        ] {
+            let mut options = vec![(key, canary)];
+            if url.starts_with("az") {
+                options.push(("account_name", "a"));
+            }
+            let error = open(&settings(url, &options), 0).unwrap_err();
+            assert_eq!((error.class, error.code), (super::super::LakeErrorClass::Config, "lake_option"), "{error}");
+            assert!(!error.message.contains("canary"), "{error}");
+        }
     }
 }

@@ -5,20 +5,21 @@ use std::fmt;
 use std::sync::Arc;
 
 use adapters::contract::{Batch, Decode, Hold, Payload, Position, Rows};
-use arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions, new_null_array};
-use arrow::compute::{cast, filter_record_batch};
+use adapters::json::SCHEMA_CHANGE;
+use arrow::array::{Array, BooleanArray, RecordBatch};
+use arrow::compute::filter_record_batch;
 use arrow::datatypes::SchemaRef;
-use arrow::error::ArrowError;
 use arrow::json::LineDelimitedWriter;
 use bytes::Bytes;
 use thiserror::Error;
 
-use super::columns::{merge_columns, normalise};
 use super::dead::Letter;
+use super::evolve::{align, merge_columns};
+use super::generate::{generate, without_generated};
 use super::raw::Kept;
 use super::seal::{Moved, Sealed};
 use crate::names::StreamId;
-use crate::settings::OnBadRecord;
+use crate::settings::{Generated, OnBadRecord};
 
 /// Everything about an epoch but its content.
 pub struct BuilderSpec {
@@ -38,8 +39,12 @@ pub struct BuilderSpec {
     pub partition_by: Vec<String>,
     /// Whether payloads are kept as raw segments.
     pub raw_kept: bool,
+    /// Date columns that are computed; the table has them.
+    pub generated: Vec<Generated>,
     /// What happens to records that cannot be taken.
     pub on_bad_record: OnBadRecord,
+    /// Whether a record that brings what the table's columns do not have parks its partition.
+    pub park_on_schema_change: bool,
     /// When collecting began, µs UTC.
     pub started_at_us: i64,
 }
@@ -157,9 +162,11 @@ impl EpochBuilder {
         let moved = self.join(partition, from.as_ref(), to.as_ref())?;
         let first = u32::try_from(self.kept.len()).unwrap_or(u32::MAX);
         let decoded = self.decode(&payloads, first);
-        if self.spec.on_bad_record == OnBadRecord::Park
-            && let Some(letter) = decoded.letters.first()
-        {
+        let parks = |letter: &&Letter| {
+            let schema_change = self.spec.park_on_schema_change && letter.code == SCHEMA_CHANGE;
+            schema_change || self.spec.on_bad_record == OnBadRecord::Park
+        };
+        if let Some(letter) = decoded.letters.iter().find(parks) {
             return Err(Refused { code: letter.code, message: letter.message.clone() });
         }
         let partition_index = self.partition_index(partition);
@@ -247,8 +254,9 @@ impl EpochBuilder {
             }
             let length = payloads[start..].iter().take_while(|p| p.dead.is_none()).count();
             let run = &payloads[start..start + length];
-            let rows = self.spec.decoder.decode(run, decoded.schema.as_ref());
-            decoded.take(rows, run, base);
+            let known = without_generated(decoded.schema.as_ref(), &self.spec.generated);
+            let rows = self.spec.decoder.decode(run, known.as_ref());
+            decoded.take(rows, run, base, &self.spec.generated);
             start += length;
         }
         decoded
@@ -256,7 +264,7 @@ impl EpochBuilder {
 }
 
 impl Decoded {
-    fn take(&mut self, rows: Rows, run: &[Payload], base: u32) {
+    fn take(&mut self, rows: Rows, run: &[Payload], base: u32, generated: &[Generated]) {
         for record in rows.dead {
             let whole = run.get(record.payload as usize).map(|p| p.bytes.clone()).unwrap_or_default();
             let bytes = record.bytes.map_or(whole, Bytes::from);
@@ -276,6 +284,10 @@ impl Decoded {
             payload = retain(payload, &keep);
             times = retain(times, &keep);
             batch = filter_record_batch(&batch, &keep).unwrap_or_else(|_| batch.slice(0, 0));
+        }
+        if !generated.is_empty() {
+            let indexes: Vec<u32> = payload.iter().map(|p| p - base).collect();
+            batch = generate(&batch, generated, &times, &indexes, run).unwrap_or(batch);
         }
         let Ok(batch) = align(&batch, &schema) else {
             // The types agree in kind, so only a value out of range comes here (text above 2 GiB); none may be dropped.
@@ -330,21 +342,4 @@ fn row_as_json(batch: &RecordBatch, row: usize) -> Bytes {
         json.pop();
     }
     json.into()
-}
-
-/// `batch` with exactly the columns of `schema`: cast where only the form differs, null where it has none.
-pub(crate) fn align(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
-    let mut columns: Vec<ArrayRef> = Vec::with_capacity(schema.fields().len());
-    for field in schema.fields() {
-        let fitting = batch
-            .column_by_name(field.name())
-            .filter(|column| normalise(column.data_type()).as_ref() == Some(field.data_type()));
-        columns.push(match fitting {
-            Some(column) if column.data_type() == field.data_type() => Arc::clone(column),
-            Some(column) => cast(column, field.data_type())?,
-            None => new_null_array(field.data_type(), batch.num_rows()),
-        });
-    }
-    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-    RecordBatch::try_new_with_options(Arc::clone(schema), columns, &options)
 }

@@ -112,82 +112,9 @@ fn map_of(entries: &FieldRef) -> Option<DataType> {
     Some(DataType::Map(Arc::new(Field::new("entries", pair, false)), false))
 }
 
-/// Columns that could not be taken over, with the code that their records get as dead letters.
-pub(crate) type Unfit = Vec<(String, &'static str)>;
-
-/// `known` with the columns of `found` that it lacks behind its own, and the names that do not fit: forbidden
-/// characters, names that differ from another column in case only, reserved names, or a type that is not the known
-/// one's.
-#[must_use]
-pub fn merge_columns(known: Option<&SchemaRef>, found: &SchemaRef) -> (SchemaRef, Vec<(String, &'static str)>) {
-    let mut fields: Vec<FieldRef> = known.map(|s| s.fields().iter().cloned().collect()).unwrap_or_default();
-    let mut names: BTreeSet<String> = fields.iter().map(|f| f.name().to_lowercase()).collect();
-    let mut unfit = Unfit::new();
-    for field in found.fields() {
-        let name = field.name();
-        let fitting = normalise(field.data_type());
-        if let Some(mine) = fields.iter().find(|f| f.name() == name) {
-            if fitting.as_ref() != Some(mine.data_type()) {
-                unfit.push((name.clone(), "type_mismatch"));
-            }
-        } else if !is_column_name(name) || LF_COLUMNS.contains(&name.as_str()) || names.contains(&name.to_lowercase()) {
-            unfit.push((name.clone(), "invalid_column_name"));
-        } else if let Some(fitting) = fitting {
-            names.insert(name.to_lowercase());
-            fields.push(Arc::new(Field::new(name, fitting, true)));
-        } else {
-            unfit.push((name.clone(), "invalid_column_name"));
-        }
-    }
-    (Arc::new(Schema::new(fields)), unfit)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn schema(fields: &[(&str, DataType)]) -> SchemaRef {
-        Arc::new(Schema::new(fields.iter().map(|(n, t)| Field::new(*n, t.clone(), false)).collect::<Vec<_>>()))
-    }
-
-    #[test]
-    fn test_merge_appends_new_columns_and_keeps_the_order() {
-        let (first, unfit) = merge_columns(None, &schema(&[("b", DataType::Int64), ("a", DataType::Utf8)]));
-        assert!(unfit.is_empty());
-        let (second, unfit) = merge_columns(Some(&first), &schema(&[("a", DataType::Utf8), ("c", DataType::Boolean)]));
-        assert!(unfit.is_empty());
-        assert_eq!(second.fields().iter().map(|f| f.name().as_str()).collect::<Vec<_>>(), ["b", "a", "c"]);
-        assert!(second.fields().iter().all(|f| f.is_nullable()));
-    }
-
-    #[test]
-    fn test_merge_names_what_delta_cannot_carry() {
-        let nested = DataType::Struct(vec![Field::new("x y", DataType::Int64, true)].into());
-        let found = schema(&[
-            ("a b", DataType::Int64),
-            ("A", DataType::Int64),
-            ("a", DataType::Int64),
-            ("_lf_epoch", DataType::Int64),
-            ("n", nested),
-            ("d", DataType::Duration(TimeUnit::Second)),
-            ("k", DataType::Utf8),
-        ]);
-        let known = schema(&[("k", DataType::Int64)]);
-        let (merged, unfit) = merge_columns(Some(&known), &found);
-        let names: Vec<_> = unfit.iter().map(|(n, c)| format!("{n}:{c}")).collect();
-        assert_eq!(
-            names,
-            [
-                "a b:invalid_column_name",
-                "a:invalid_column_name",
-                "_lf_epoch:invalid_column_name",
-                "n:invalid_column_name",
-                "d:invalid_column_name",
-                "k:type_mismatch"
-            ]
-        );
-        assert_eq!(merged.fields().len(), 2);
-    }
 
     #[test]
     fn test_types_normalise_recursively() {

@@ -9,6 +9,8 @@ mod builder;
 mod columns;
 mod dead;
 mod encode;
+mod evolve;
+mod generate;
 mod raw;
 mod seal;
 mod split;
@@ -19,10 +21,11 @@ mod tests;
 pub use builder::{BuilderSpec, EpochBuilder, Refused};
 pub use columns::{
     LF_COLUMNS, LF_EPOCH, LF_PARTITION, LF_POSITION, LF_RAW, LF_RECEIVED_AT, adapter_columns, is_column_name,
-    merge_columns, normalise, table_columns,
+    normalise, table_columns,
 };
 pub use dead::dead_columns;
 pub(crate) use encode::{Encoder, properties_for};
+pub use evolve::{join, merge_columns};
 pub use raw::{raw_columns, raw_path};
 pub use seal::{DataFile, Moved, RawSegment, Sealed};
 pub(crate) use split::can_partition;

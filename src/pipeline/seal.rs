@@ -11,10 +11,11 @@ use arrow::error::ArrowError;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-use super::builder::{EpochBuilder, Piece, align};
+use super::builder::{EpochBuilder, Piece};
 use super::columns::table_columns;
 use super::dead::{self, Letter};
 use super::encode::{Encoder, properties_for};
+use super::evolve::align;
 use super::raw::{Kept, RawRefs, segments};
 use super::split::{Key, partition_name, split, values};
 use super::stats::delta_stats;

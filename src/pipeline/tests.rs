@@ -48,7 +48,9 @@ fn spec(raw_kept: bool, on_bad_record: OnBadRecord) -> BuilderSpec {
         decoder: Arc::new(Lines),
         partition_by: Vec::new(),
         raw_kept,
+        generated: Vec::new(),
         on_bad_record,
+        park_on_schema_change: false,
         started_at_us: 0,
     }
 }

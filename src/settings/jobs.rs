@@ -2,12 +2,11 @@
 
 use std::sync::Arc;
 
+use adapters::contract::Kind;
 use adapters::contract::config::{Entry, Node, Problems, Reader, SecretSource, Table, Value, nearest_hint};
-use adapters::contract::{Kind, Mount};
-use adapters::json::schema_from_config;
-use arrow::datatypes::{DataType, SchemaRef};
 use sha2::{Digest as _, Sha256};
 
+use super::columns::Columns;
 use super::sections::restart;
 use super::{Allow, Digest, Job, OnBadRecord, RestartSettings};
 
@@ -44,22 +43,26 @@ impl JobReader<'_> {
         let failed = reader.integer("max_failed_workloads", 1, FAILED_WORKLOADS_MAX);
         let restart = restart(reader.section("restart"), self.supervision);
         let allow = allow(reader.section("allow"));
-        let columns = columns(reader.section("table"));
+        let on_schema_change =
+            reader.choice("on_schema_change", &[("add", false), ("dead_letter", false), ("park", true)]);
+        let columns = Columns::read(reader.section("table"));
         let mount = kind.and_then(|kind| kind.read(&reader));
-        if let Some(mount) = &mount {
-            check_columns(&reader, mount.as_ref(), columns.as_ref());
+        if let (Some(mount), Some(columns)) = (&mount, &columns) {
+            columns.check(&reader, mount.as_ref());
         }
         if kind.is_some() {
             reader.finish();
         }
         let job = mount.filter(|_| problems.errors() == before).map(|mount| {
-            let (partition_by, schema) = columns.unwrap_or_default();
+            let Columns { partition_by, schema, generated } = columns.unwrap_or_default();
             Job {
                 adapter: name.to_owned(),
                 mount,
                 raw_kept: raw_kept.unwrap_or(true),
                 partition_by,
                 schema,
+                generated,
+                park_on_schema_change: on_schema_change.unwrap_or(false),
                 on_bad_record: on_bad_record.unwrap_or(OnBadRecord::DeadLetter),
                 failed_workloads_max: failed.and_then(|n| u32::try_from(n).ok()).unwrap_or(FAILED_WORKLOADS_DEFAULT),
                 restart,
@@ -157,55 +160,6 @@ fn is_endpoint(text: &str) -> bool {
 fn without_user(text: &str) -> String {
     let text = super::sections::shorten(text);
     text.rsplit_once('@').map_or_else(|| text.clone(), |(_, rest)| format!("…@{rest}"))
-}
-
-/// `table`: columns to partition by, and declared columns.
-fn columns(reader: Option<Reader<'_>>) -> Option<(Vec<String>, Option<SchemaRef>)> {
-    let Some(reader) = reader else { return Some(Default::default()) };
-    let partition_by = reader.strings("partition_by").unwrap_or_default();
-    for (index, column) in partition_by.iter().enumerate() {
-        if partition_by[..index].contains(column) {
-            let what = format!("{} names {column} twice", reader.path_of("partition_by"));
-            reader.wrong("partition_by", "INVALID_VALUE", what, "expected each column once", "remove one of them");
-        }
-    }
-    let schema = schema_from_config(&reader, "schema");
-    reader.finish();
-    Some((partition_by, schema?))
-}
-
-fn check_columns(reader: &Reader<'_>, mount: &dyn Mount, columns: Option<&(Vec<String>, Option<SchemaRef>)>) {
-    let Some((partition_by, declared)) = columns else { return };
-    let Some(section) = reader.section("table") else { return };
-    let fixed = mount.schema();
-    // A kind that takes declared columns gives them as its own.
-    if declared.is_some() && fixed != *declared && fixed.is_some() {
-        let what = format!("{} is declared, but this kind has fixed columns", section.path_of("schema"));
-        section.wrong("schema", "NOT_APPLICABLE", what, "expected no schema", "remove it");
-    }
-    let Some(schema) = fixed.as_ref().or(declared.as_ref()) else { return };
-    for column in partition_by {
-        let path = section.path_of("partition_by");
-        match schema.field_with_name(column) {
-            Err(_) => {
-                let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
-                let expected = format!("expected some of {}", names.join(", "));
-                let remedy = nearest_hint(column, names.into_iter());
-                let what = format!("{path} names {column:?}, which is not a column");
-                section.wrong("partition_by", "UNKNOWN_COLUMN", what, expected, remedy);
-            }
-            Ok(field) if !partitions_well(field.data_type()) => {
-                let what = format!("{path} names {column}, whose values make poor folders");
-                let expected = "expected columns of type string, integer, long, boolean or date";
-                section.wrong("partition_by", "INVALID_VALUE", what, expected, "choose another column");
-            }
-            Ok(_) => {}
-        }
-    }
-}
-
-fn partitions_well(data_type: &DataType) -> bool {
-    data_type.is_integer() || matches!(data_type, DataType::Utf8 | DataType::Boolean | DataType::Date32)
 }
 
 /// Lays a stream's own keys over its adapter's: `partitions` in place of the adapter's, `restart` key by key.

@@ -57,7 +57,7 @@ pub fn lake_options(scheme: &str) -> Option<&'static [&'static str]> {
 pub(super) fn read(reader: &Reader<'_>, folder: &Path) -> Option<LakeSettings> {
     let url = url(reader, folder);
     let scheme = url.as_deref().and_then(|url| url.split(':').next()).unwrap_or_default();
-    let options = options(reader, scheme);
+    let options = options(reader, scheme, folder);
     let epoch = epoch(reader.section("epoch"));
     Some(LakeSettings { url: url?, options, epoch })
 }
@@ -108,7 +108,7 @@ fn url(reader: &Reader<'_>, folder: &Path) -> Option<String> {
     Some(text.trim_end_matches('/').to_owned())
 }
 
-fn options(reader: &Reader<'_>, scheme: &str) -> HashMap<String, Secret> {
+fn options(reader: &Reader<'_>, scheme: &str, folder: &Path) -> HashMap<String, Secret> {
     let mut options = HashMap::new();
     let Some(section) = reader.section("options") else { return options };
     // Where the address is wrong already, which options fit it cannot be said.
@@ -130,13 +130,20 @@ fn options(reader: &Reader<'_>, scheme: &str) -> HashMap<String, Secret> {
             let remedy = near.map_or_else(|| "remove it".to_owned(), |name| format!("did you mean {name}?"));
             section.wrong(&entry.key, "UNKNOWN_KEY", what, expected, remedy);
         } else if let Some(value) = option(&section, entry) {
-            options.insert(entry.key.clone(), value);
+            options.insert(entry.key.clone(), anchored(value, folder));
         }
     }
     if let Some(endpoint) = options.get("endpoint") {
         check_endpoint(&section, endpoint);
     }
     options
+}
+
+/// A reference that can be followed again later, when nobody knows any more which file it stood in.
+fn anchored(secret: Secret, folder: &Path) -> Secret {
+    let Some(path) = secret.reference().and_then(|reference| reference.strip_prefix("file:")) else { return secret };
+    let reference = format!("file:{}", absolute(folder, path).display());
+    Secret::resolved(secret.reveal(), reference)
 }
 
 /// Options that say where the store is and not how to get in.

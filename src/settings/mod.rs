@@ -1,5 +1,6 @@
 //! TOML to typed settings: everything wrong is reported at once, with file, line, field and what to do.
 
+mod columns;
 #[cfg(test)]
 mod config_files;
 mod diff;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use adapters::contract::Mount;
 use adapters::contract::config::{Secret, Table};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 
 use crate::names::StreamId;
 use crate::streams::api::Desired;
@@ -137,6 +137,26 @@ pub enum OnBadRecord {
     Park,
 }
 
+/// A column of `table.generated`: a date in UTC.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Generated {
+    /// Its name.
+    pub column: String,
+    /// What it is the date of; null where that is.
+    pub of: DateOf,
+}
+
+/// What a generated column is the date of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DateOf {
+    /// The record's event time.
+    EventTime,
+    /// The arrival of the record's payload.
+    ReceivedAt,
+    /// A timestamp column.
+    Column(String),
+}
+
 /// `allow` of an adapter: what messages may ask for beyond the operator's own values.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Allow {
@@ -182,8 +202,12 @@ pub struct Job {
     pub partition_by: Vec<String>,
     /// `table.schema` where declared; a kind's fixed schema comes from the mount.
     pub schema: Option<SchemaRef>,
+    /// `table.generated`.
+    pub generated: Vec<Generated>,
     /// `on_bad_record`.
     pub on_bad_record: OnBadRecord,
+    /// `on_schema_change = "park"`; the rest of that key is the decoder's.
+    pub park_on_schema_change: bool,
     /// `max_failed_workloads`, default 5.
     pub failed_workloads_max: u32,
     /// `restart`, narrowed from `[supervision]`.
@@ -203,4 +227,18 @@ pub struct StreamSettings {
     pub job: Job,
     /// Of the adapter and the stream's own keys together.
     pub digest: Digest,
+}
+
+impl Job {
+    /// The columns that the table must have, as declared, fixed by the kind, or computed; `None` where all are inferred.
+    #[must_use]
+    pub fn columns(&self) -> Option<SchemaRef> {
+        let own = self.schema.clone().or_else(|| self.mount.schema());
+        if self.generated.is_empty() {
+            return own;
+        }
+        let own = own.iter().flat_map(|schema| schema.fields().iter().cloned());
+        let dates = self.generated.iter().map(|date| Arc::new(Field::new(&date.column, DataType::Date32, true)));
+        Some(Arc::new(Schema::new(own.chain(dates).collect::<Vec<FieldRef>>())))
+    }
 }

@@ -69,9 +69,13 @@ async fn publish(shared: &Shared, sink: &dyn Sink, epoch: u64) -> Result<(), Str
     let Some(data) = reference(shared, epoch).await? else {
         return Err("the lake has no record of this epoch".to_owned());
     };
-    faults::point("announce.before");
+    if faults::fails("announce.before") {
+        return Err("crash point".to_owned());
+    }
     sink.publish(&shared.id, epoch, &data).await.map_err(|e| e.to_string())?;
-    faults::point("announce.after");
+    if faults::fails("announce.after") {
+        return Err("crash point".to_owned());
+    }
     let mut labels = stream_labels(shared.id.tenant(), shared.id.stream());
     labels.push(Label::new("sink", sink.name()));
     counter!(REFERENCES_TOTAL, labels).increment(1);

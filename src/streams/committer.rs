@@ -27,9 +27,15 @@ use crate::telemetry::metrics::{
 /// Decoding below this many bytes is done in place: it takes less time than handing it to another thread.
 const DECODE_INLINE_BYTES: usize = 32 * 1024;
 
-/// Pauses between tries to reach the lake. An outage is waited out here: it is no failure of the stream.
+/// Pauses between tries to reach the lake. An outage is waited out here: it is no failure of the stream. The longest is
+/// short because the lake's circuit keeps the requests away from a store that fails, and a stream has to be back soon
+/// after the store is.
 const LAKE_PAUSE_MIN: Duration = Duration::from_millis(200);
-const LAKE_PAUSE_MAX: Duration = Duration::from_secs(15);
+const LAKE_PAUSE_MAX: Duration = Duration::from_secs(4);
+
+/// How long refused credentials are waited for: long enough for a rotation, in which files and tokens change one after
+/// the other. Then the stream is parked with the reason, and tried again as often as its `probe` says.
+const CREDENTIALS_WAIT: Duration = Duration::from_secs(60);
 
 /// A claimed stream, ready to collect.
 pub(super) struct Committer {
@@ -74,9 +80,50 @@ pub(super) fn failure(error: &LakeError) -> Failure {
     Failure { reason: Reason { class, code: error.code.to_owned(), message: error.message.clone() }, retry_after: None }
 }
 
-/// Errors of the lake that are waited out rather than failed on.
-fn waits(error: &LakeError) -> bool {
-    matches!(error.class, LakeErrorClass::Transient | LakeErrorClass::Auth | LakeErrorClass::Resource)
+/// Waits a lake out.
+struct Patience {
+    pause: Duration,
+    /// Since when credentials have been refused without a break.
+    refused_since: Option<Instant>,
+}
+
+impl Patience {
+    fn new() -> Self {
+        Self { pause: LAKE_PAUSE_MIN, refused_since: None }
+    }
+
+    /// Pauses where another try may help.
+    ///
+    /// # Errors
+    /// What waiting cannot heal.
+    async fn wait(&mut self, shared: &Shared, error: &LakeError) -> Result<(), LakeError> {
+        match error.class {
+            LakeErrorClass::Transient | LakeErrorClass::Resource => self.refused_since = None,
+            LakeErrorClass::Auth => {
+                let since = *self.refused_since.get_or_insert_with(Instant::now);
+                if since.elapsed() >= CREDENTIALS_WAIT {
+                    return Err(error.clone());
+                }
+            }
+            _ => return Err(error.clone()),
+        }
+        tracing::warn!(stream = %shared.id, code = error.code, message = error.message, "the lake is waited for");
+        shared.set_waits_for(Some(format!("{}: {}", error.code, error.message)));
+        sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(LAKE_PAUSE_MAX);
+        Ok(())
+    }
+}
+
+/// The same for a stream. Refused credentials may be accepted again without anybody's doing here, so they are tried
+/// again now and then.
+fn failure_of(shared: &Shared, error: &LakeError) -> Failure {
+    let failure = failure(error);
+    let probe = shared.job.borrow().as_ref().map(|job| job.restart.probe);
+    match probe.filter(|_| error.class == LakeErrorClass::Auth) {
+        Some(probe) => failure.retry_after(probe),
+        None => failure,
+    }
 }
 
 /// Claims the table, which is recovery, and opens the intake. Waits out an unreachable lake.
@@ -89,20 +136,15 @@ pub(super) async fn claim(shared: Arc<Shared>, ctx: ChildContext) -> Result<(Val
         reason: Reason { class: Class::Config, code: "no_job".to_owned(), message: "the stream has no job".to_owned() },
         retry_after: None,
     })?;
-    let mut pause = LAKE_PAUSE_MIN;
+    let mut patience = Patience::new();
     let owner = loop {
         match claim_once(&shared, &job).await {
             Ok(owner) => break owner,
-            Err(e) if waits(&e) => {
-                tracing::warn!(stream = %shared.id, code = e.code, message = e.message, "the lake cannot be claimed yet");
-                shared.set_waits_for(Some(format!("{}: {}", e.code, e.message)));
-                sleep(pause).await;
-                pause = (pause * 2).min(LAKE_PAUSE_MAX);
-            }
-            Err(e) => return Err(failure(&e)),
+            Err(e) => patience.wait(&shared, &e).await.map_err(|e| failure_of(&shared, &e))?,
         }
     };
     shared.set_waits_for(None);
+    faults::point_of("committer.claimed", &shared.id, "");
     let checkpoint = owner.checkpoint().clone();
     cache(&shared, &checkpoint, None).await;
     rewind_sinks(&shared, checkpoint.epoch).await;
@@ -140,7 +182,7 @@ async fn claim_once(shared: &Shared, job: &Job) -> Result<Owner, LakeError> {
     let claim = Claim {
         id: shared.id.clone(),
         adapter: job.adapter.clone(),
-        schema: job.schema.clone().or_else(|| job.mount.schema()),
+        schema: job.columns(),
         partition_by: job.partition_by.clone(),
         cache: cached,
     };
@@ -260,7 +302,9 @@ impl Committer {
             decoder: job.mount.decoder(),
             partition_by: job.partition_by.clone(),
             raw_kept: job.raw_kept,
+            generated: job.generated.clone(),
             on_bad_record: job.on_bad_record,
+            park_on_schema_change: job.park_on_schema_change,
             started_at_us: self.shared.node.clock.now_us(),
         };
         Open { builder: EpochBuilder::new(spec), job, closes_at: Instant::now() + self.shared.node.epoch.max_age }
@@ -276,6 +320,7 @@ impl Committer {
             self.open = Some(open);
             return;
         };
+        faults::point_of("committer.closing", &self.shared.id, "");
         let payload_bytes = open.builder.bytes() as u64;
         let closed_at_us = self.shared.node.clock.now_us();
         let sealed = if open.builder.bytes() <= DECODE_INLINE_BYTES {
@@ -321,7 +366,7 @@ impl Committer {
             Err(_) => return Ok(()),
         };
         self.owner = Some(owner);
-        let committed = result.map_err(|e| failure(&e))?;
+        let committed = result.map_err(|e| failure_of(&self.shared, &e))?;
         self.ctx.progress.healthy();
         cache(&self.shared, &committed.checkpoint, Some(&sealed)).await;
         self.shared.remember(committed.epoch, committed.reference.clone());
@@ -392,7 +437,7 @@ async fn commit(shared: &Arc<Shared>, owner: &mut Owner, sealed: &Sealed) -> Res
         );
     }
     let started = Instant::now();
-    let mut pause = LAKE_PAUSE_MIN;
+    let mut patience = Patience::new();
     loop {
         match owner.commit(sealed, &shared.bucket()).await {
             Ok(committed) => {
@@ -402,13 +447,7 @@ async fn commit(shared: &Arc<Shared>, owner: &mut Owner, sealed: &Sealed) -> Res
                 tracing::debug!(version = committed.version, rows = committed.rows, dead = committed.dead, "committed");
                 return Ok(committed);
             }
-            Err(e) if waits(&e) => {
-                tracing::warn!(code = e.code, message = e.message, "the epoch waits for the lake");
-                shared.set_waits_for(Some(format!("{}: {}", e.code, e.message)));
-                sleep(pause).await;
-                pause = (pause * 2).min(LAKE_PAUSE_MAX);
-            }
-            Err(e) => return Err(e),
+            Err(e) => patience.wait(shared, &e).await?,
         }
     }
 }

@@ -19,8 +19,13 @@ use super::directory::Entry;
 use super::tree;
 use crate::settings::Job;
 
-/// Pause before a stream that could not be brought up is tried again.
-const BRING_UP_PAUSE: Duration = Duration::from_secs(30);
+/// Pauses before a stream that could not be brought up is tried again; they double. What was a moment's trouble costs
+/// a moment, and what needs somebody's hand is not asked for in a loop.
+const BRING_UP_PAUSE_MIN: Duration = Duration::from_millis(500);
+const BRING_UP_PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// How often a committer is looked for that was on its way when what stands behind it was to be started.
+const COMMITTER_LOOK: Duration = Duration::from_secs(1);
 
 /// Owns one stream.
 #[derive(Debug)]
@@ -201,28 +206,46 @@ async fn child_state(supervisor: &SupervisorHandle, id: &str) -> Option<NodeStat
 }
 
 /// A round of starting what is missing whenever `again` rings. A changed job also brings back what was parked under
-/// the old one.
+/// the old one. A round that found the committer still on its way is finished when that is there.
 async fn keep_up(entry: Arc<Entry>, supervisor: SupervisorHandle, again: Arc<Notify>) {
     let mut last: Option<Arc<Job>> = None;
+    let mut complete = true;
     loop {
-        again.notified().await;
+        if complete {
+            again.notified().await;
+        } else if tokio::time::timeout(COMMITTER_LOOK, again.notified()).await.is_err()
+            && !committer_runs(&supervisor).await
+        {
+            continue;
+        }
         let job = entry.shared.job.borrow().clone();
         let changed = last.is_some() && !last.iter().zip(&job).all(|(last, job)| Arc::ptr_eq(last, job));
         if changed {
             Box::pin(bring_back(&entry, &supervisor)).await;
         }
         last = job;
+        let mut pause = BRING_UP_PAUSE_MIN;
         // Boxed, so that a stream at rest does not hold the room for a start.
-        while let Err(why) = Box::pin(start_missing(&entry, &supervisor)).await {
+        complete = loop {
+            let why = match Box::pin(start_missing(&entry, &supervisor)).await {
+                Ok(complete) => break complete,
+                Err(why) => why,
+            };
             tracing::error!(stream = %entry.shared.id, code = why.code, message = why.message, "the stream does not come up");
             entry.shared.set_parked(supervisor.path().as_str(), Some(why));
             tokio::select! {
-                () = tokio::time::sleep(BRING_UP_PAUSE) => {}
+                biased;
                 () = again.notified() => {}
+                () = tokio::time::sleep(pause) => {}
             }
-        }
+            pause = (pause * 2).min(BRING_UP_PAUSE_MAX);
+        };
         entry.shared.set_parked(supervisor.path().as_str(), None);
     }
+}
+
+async fn committer_runs(supervisor: &SupervisorHandle) -> bool {
+    matches!(child_state(supervisor, "committer").await, Some(NodeState::Running))
 }
 
 /// Starts again what was parked: something changed. A fenced committer stays, because no setting gives the stream back.
@@ -241,10 +264,14 @@ async fn bring_back(entry: &Entry, supervisor: &SupervisorHandle) {
     }
 }
 
-/// Starts committer, workers and announcer where they are not there; adds workers for new partitions.
-async fn start_missing(entry: &Entry, supervisor: &SupervisorHandle) -> Result<(), Parked> {
+/// Starts committer, workers and announcer where they are not there; adds workers for new partitions. False where the
+/// committer is being restarted: workers without its claim would only fail.
+async fn start_missing(entry: &Entry, supervisor: &SupervisorHandle) -> Result<bool, Parked> {
     let shared = &entry.shared;
     start(supervisor, tree::committer(Arc::clone(shared))).await?;
+    if !committer_runs(supervisor).await {
+        return Ok(false);
+    }
     start(supervisor, tree::workers(Arc::clone(shared))).await?;
     start(supervisor, tree::announcer(Arc::clone(shared))).await?;
     let job = shared.job.borrow().clone();
@@ -257,7 +284,7 @@ async fn start_missing(entry: &Entry, supervisor: &SupervisorHandle) -> Result<(
             }
         }
     }
-    Ok(())
+    Ok(true)
 }
 
 async fn start(supervisor: &SupervisorHandle, spec: supervisors::ChildSpec) -> Result<(), Parked> {

@@ -50,7 +50,7 @@ pub(super) async fn set(
     let claim = Claim {
         id: shared.id.clone(),
         adapter: job.adapter.clone(),
-        schema: job.schema.clone().or_else(|| job.mount.schema()),
+        schema: job.columns(),
         partition_by: job.partition_by.clone(),
         cache: None,
     };
@@ -69,7 +69,9 @@ pub(super) async fn set(
         decoder: job.mount.decoder(),
         partition_by: job.partition_by.clone(),
         raw_kept: job.raw_kept,
+        generated: job.generated.clone(),
         on_bad_record: job.on_bad_record,
+        park_on_schema_change: job.park_on_schema_change,
         started_at_us: now_us,
     });
     for (partition, to) in wanted {

@@ -73,7 +73,9 @@ impl Directory {
             let created = self.node.lake.control_create(id, version, &document).await.map_err(|e| lake_refusal(&e))?;
             control.version = version;
             if matches!(created, Created::Yes) {
-                faults::point("control.stored");
+                if faults::fails("control.stored") {
+                    return Err(Refusal::new(409, "crash_point", "armed to fail"));
+                }
                 self.cache_control(id, version, &document).await;
                 return Ok(control);
             }

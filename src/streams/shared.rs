@@ -1,9 +1,10 @@
 //! What the parts of one stream share, and what all streams of a node share.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use adapters::contract::{Clock, Credits, Env, Keep, Resolve};
+use metrics::gauge;
 use serde_json::Value;
 use tokio::sync::{Notify, Semaphore, watch};
 
@@ -15,6 +16,7 @@ use crate::lake::Lake;
 use crate::names::StreamId;
 use crate::settings::{EpochLimits, Job};
 use crate::telemetry::events::Events;
+use crate::telemetry::metrics::{WAITING, stream_labels};
 use crate::telemetry::secrets::Scrubber;
 
 /// Claims under way at once. Each is a handful of requests to the lake; more at once only lengthen the queue there.
@@ -130,7 +132,8 @@ pub struct Shared {
 
 #[derive(Debug, Default)]
 struct State {
-    workers: HashMap<String, WorkerView>,
+    /// In order, so that whatever is told to all of them is told in the same order always.
+    workers: BTreeMap<String, WorkerView>,
     parked: HashMap<String, Parked>,
     /// When what is parked is tried again, µs, by path.
     probes: HashMap<String, i64>,
@@ -296,6 +299,7 @@ impl Shared {
 
     /// Says what the stream as a whole waits for.
     pub fn set_waits_for(&self, reason: Option<String>) {
+        gauge!(WAITING, stream_labels(self.id.tenant(), self.id.stream())).set(f64::from(u8::from(reason.is_some())));
         self.lock().waits_for = reason;
     }
 

@@ -27,7 +27,9 @@ pub(crate) fn job() -> Arc<Job> {
         raw_kept: true,
         partition_by: Vec::new(),
         schema: None,
+        generated: Vec::new(),
         on_bad_record: OnBadRecord::DeadLetter,
+        park_on_schema_change: false,
         failed_workloads_max: 5,
         restart: RestartSettings { backoff_min: Duration::from_millis(10), ..RestartSettings::default() },
     })

@@ -25,6 +25,10 @@ pub const PARKED: &str = "lakefeed_parked";
 pub const RECOVERY_SECONDS: &str = "lakefeed_recovery_seconds";
 /// Delays of restarts, by `tenant, stream`.
 pub const BACKOFF_SECONDS: &str = "lakefeed_backoff_seconds";
+/// The least that any child of the stream has left of its restarts, by `tenant, stream`; from its first restart on.
+pub const RESTARTS_LEFT: &str = "lakefeed_restarts_left";
+/// Restarts by which half of an allowance was used, or a child began to flap, by `tenant, stream, kind`.
+pub const RESTART_WARNINGS_TOTAL: &str = "lakefeed_restart_warnings_total";
 /// Children that could not be killed and were left behind, by `tenant, stream`.
 pub const ABANDONED_TOTAL: &str = "lakefeed_abandoned_total";
 /// Supervisors that gave up because their restarts were used up, by `tenant, stream`.
@@ -41,6 +45,12 @@ pub const QUEUE_BYTES: &str = "lakefeed_queue_bytes";
 pub const BUILD_INFO: &str = "lakefeed_build_info";
 /// Records of the restart log that could not be written to disk.
 pub const RESTART_LOG_FAILURES_TOTAL: &str = "lakefeed_restart_log_failures_total";
+/// 1 while a stream as a whole waits, mostly for its lake, by `tenant, stream`.
+pub const WAITING: &str = "lakefeed_waiting";
+/// Requests that the lake's store failed or did not answer in time.
+pub const LAKE_FAILURES_TOTAL: &str = "lakefeed_lake_failures_total";
+/// 1 while the lake's store fails and is given a rest, else 0.
+pub const LAKE_CIRCUIT_OPEN: &str = "lakefeed_lake_circuit_open";
 /// Requests to the API by `method, status`.
 pub const API_REQUESTS_TOTAL: &str = "lakefeed_api_requests_total";
 
@@ -120,11 +130,32 @@ fn describe() {
         Unit::Count,
         "Children that could not be killed: alert on any, a thread is lost"
     );
+    describe_gauge!(RESTARTS_LEFT, Unit::Count, "The least that a child of the stream has left of its restarts");
+    describe_counter!(
+        RESTART_WARNINGS_TOTAL,
+        Unit::Count,
+        "Children with half of their restarts used, or flapping, by kind"
+    );
     describe_counter!(ESCALATIONS_TOTAL, Unit::Count, "Supervisors that gave up because their restarts were used up");
     describe_counter!(DEAD_LETTERS_TOTAL, Unit::Count, "Records that became dead letters, by code");
     describe_counter!(REFERENCES_TOTAL, Unit::Count, "References published, by sink");
     describe_histogram!(POLL_SECONDS, Unit::Seconds, "Workloads with their retries, by outcome");
     describe_gauge!(QUEUE_BYTES, Unit::Bytes, "Bytes held between source and lake");
+    describe_gauge!(
+        WAITING,
+        Unit::Count,
+        "1 while a stream as a whole waits, mostly for its lake, whose log lines say why: alert on 1 for minutes"
+    );
+    describe_counter!(
+        LAKE_FAILURES_TOTAL,
+        Unit::Count,
+        "Requests that the lake's store failed or did not answer in time; each is made again"
+    );
+    describe_gauge!(
+        LAKE_CIRCUIT_OPEN,
+        Unit::Count,
+        "1 while the lake's store fails and one request at a time asks it: alert on 1 for minutes"
+    );
     describe_gauge!(BUILD_INFO, Unit::Count, "1; the label tells the version");
     describe_counter!(RESTART_LOG_FAILURES_TOTAL, Unit::Count, "Writes of the restart log that the disk refused");
     describe_counter!(API_REQUESTS_TOTAL, Unit::Count, "Requests to the API, by method and status");

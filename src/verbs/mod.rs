@@ -31,6 +31,7 @@ pub fn run(cli: Cli) -> u8 {
     }
     match tokio::runtime::Runtime::new() {
         Ok(runtime) => {
+            let _pulse = crate::run::pulse(runtime.handle());
             let code = runtime.block_on(start(cli));
             // A worker that never awaits must not keep the process from ending.
             runtime.shutdown_background();

@@ -36,6 +36,24 @@ pub enum SpecError {
     /// A supervisor child's kind follows from how it is started.
     #[error("child `{0}` starts a supervisor but is declared a worker")]
     InvalidKind(String),
+    /// A time limit of zero would let nothing start, or drain.
+    #[error("child `{0}` is given no time to {1}")]
+    InvalidLimit(String, &'static str),
+    /// A supervisor's children drain by their own specs.
+    #[error("child `{0}` is a supervisor, which cannot drain")]
+    InvalidDrain(String),
+    /// Marks of flapping that do not fit together.
+    #[error("flapping needs 0 < below ≤ above and a finite stretch of at least 1")]
+    InvalidFlapping,
+    /// A storm limiter that would let nothing pass, or everything.
+    #[error("pacing needs a burst of at least 1 and a rate per second above 0")]
+    InvalidPacing,
+    /// A partitioned supervisor without partitions, or with more than it was made with.
+    #[error("{0} partitions are none, or more than there are")]
+    InvalidPartitions(usize),
+    /// A root must supervise something.
+    #[error("the root's specification says that there is nothing to supervise")]
+    NothingToSupervise,
 }
 
 impl From<SpecError> for Failure {
@@ -57,15 +75,24 @@ impl SupervisorSpec {
             return Err(SpecError::TooManyChildren(self.children.len()));
         }
         check_policy(&self.policy)?;
-        let mut ids = HashSet::with_capacity(self.children.len());
-        for child in &self.children {
-            check_child(child, self.auto_shutdown)?;
-            if !ids.insert(&child.id) {
-                return Err(SpecError::DuplicateChildName(child.id.to_string()));
-            }
-        }
-        Ok(())
+        check_specs(&self.children, self.auto_shutdown)
     }
+}
+
+/// Checks specs of children without starting anything, for a supervisor with this auto-shutdown; gives the first fault
+/// found.
+///
+/// # Errors
+/// What is wrong with which child.
+pub fn check_specs(children: &[ChildSpec], auto_shutdown: AutoShutdown) -> Result<(), SpecError> {
+    let mut ids = HashSet::with_capacity(children.len());
+    for child in children {
+        check_child(child, auto_shutdown)?;
+        if !ids.insert(&child.id) {
+            return Err(SpecError::DuplicateChildName(child.id.to_string()));
+        }
+    }
+    Ok(())
 }
 
 /// Checks one child's spec against its supervisor's auto-shutdown.
@@ -80,12 +107,23 @@ pub(crate) fn check_child(child: &ChildSpec, auto_shutdown: AutoShutdown) -> Res
     if nested && child.kind == ChildKind::Worker {
         return Err(SpecError::InvalidKind(child.id.to_string()));
     }
+    for (limit, what) in [(child.start_timeout, "start"), (child.drain, "drain")] {
+        if limit == Some(Duration::ZERO) {
+            return Err(SpecError::InvalidLimit(child.id.to_string(), what));
+        }
+    }
+    if nested && child.drain.is_some() {
+        return Err(SpecError::InvalidDrain(child.id.to_string()));
+    }
     child.policy.as_deref().map_or(Ok(()), check_policy)
 }
 
 fn check_policy(policy: &RestartPolicy) -> Result<(), SpecError> {
     if policy.probe.is_some_and(|every| every == Duration::ZERO) {
         return Err(SpecError::InvalidProbe);
+    }
+    if policy.flapping.is_some_and(|flapping| !flapping.is_sound()) {
+        return Err(SpecError::InvalidFlapping);
     }
     let Some(backoff) = &policy.backoff else { return Ok(()) };
     let sound = backoff.min <= backoff.max

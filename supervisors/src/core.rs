@@ -2,17 +2,20 @@
 //!
 //! Whatever takes time (start functions, children that stop, delays) happens in tasks or timers that report back, so a
 //! supervisor answers at once in any state. `state` holds what it knows, `start` and `stop` bring one child up and down,
-//! `fail` decides what follows a failure, `group` runs ordered restarts and the end, `manage` answers requests.
+//! `fail` decides what follows a failure, `group` runs ordered restarts and the end, `manage` answers requests, `order`
+//! gives children new places.
 
 mod fail;
 mod group;
 mod manage;
+mod order;
 mod start;
 mod state;
 mod stop;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use ractor::concurrency::JoinHandle;
 use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, SupervisionEvent};
@@ -21,14 +24,21 @@ use rand::{Rng, SeedableRng};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::actor::actor_trouble;
+use crate::check::SpecError;
 use crate::event::{Event, Observer};
 use crate::handle::{SupervisorExit, SupervisorHandle, killed};
 use crate::life::Seq;
 use crate::message::{Exit, Msg, Origin, Trouble};
+use crate::pacing::Pacer;
 use crate::path::ChildPath;
-use crate::policy::{Class, Failure, Intensity, RestartPolicy, Window};
-use crate::spec::{AutoShutdown, ChildSpec, InitialFailure, OnLimit, Strategy, SupervisorSpec, actor_failure};
+use crate::policy::{Class, Failure, Intensity, RestartPolicy};
+use crate::root::RootOptions;
+use crate::spec::{AutoShutdown, ChildSpec, InitialFailure, OnLimit, Strategy, SupervisorSpec};
+use crate::stopping::StopLog;
 use crate::timers::{Due, Timers};
+use crate::window::Window;
+use crate::zombies::Zombies;
 
 use group::{Ending, Plan};
 use state::{Child, State};
@@ -37,16 +47,34 @@ use state::{Child, State};
 pub(crate) struct Tree {
     observer: Arc<dyn Observer>,
     random: Mutex<StdRng>,
-    epoch: Instant,
+    /// The point in time from which all its numbers count.
+    pub(crate) epoch: Instant,
+    pacer: Option<Pacer>,
+    pub(crate) zombies: Zombies,
+    pub(crate) stops: StopLog,
 }
 
 impl Tree {
-    pub(crate) fn new(observer: Arc<dyn Observer>, seed: u64) -> Arc<Self> {
-        Arc::new(Self { observer, random: Mutex::new(StdRng::seed_from_u64(seed)), epoch: Instant::now() })
+    pub(crate) fn new(observer: Arc<dyn Observer>, options: RootOptions) -> Result<Arc<Self>, SpecError> {
+        let epoch = Instant::now();
+        Ok(Arc::new(Self {
+            observer,
+            random: Mutex::new(StdRng::seed_from_u64(options.seed)),
+            epoch,
+            pacer: options.pacing.map(|pacing| Pacer::new(pacing, epoch)).transpose()?,
+            zombies: Zombies::default(),
+            stops: StopLog::default(),
+        }))
     }
 
     pub(crate) fn record(&self, event: Event) {
+        self.stops.note(&event);
         self.observer.record(event);
+    }
+
+    /// Takes a restart's token and says how long it has to wait for it; nothing where restarts are not paced.
+    fn pace(&self, now: Instant) -> Duration {
+        self.pacer.as_ref().map_or(Duration::ZERO, |pacer| pacer.take(now))
     }
 
     pub(crate) fn next_incarnation(&self, path: &ChildPath) -> u64 {
@@ -104,6 +132,8 @@ pub(crate) struct Supervisor {
     actors: HashMap<ActorId, (Seq, u64)>,
     /// Ends of actors that arrived before their start function's result; kept only while something is starting.
     early: HashMap<ActorId, Exit>,
+    /// Lives whose child has got another place in the order, and which one.
+    moved: HashMap<u64, Seq>,
     /// Abandoned lives that still run.
     zombies: HashMap<u64, Seq>,
     /// Children with something alive behind them.
@@ -198,7 +228,7 @@ impl Actor for SupervisorActor {
     ) -> Result<(), ActorProcessingErr> {
         let (actor, exit) = match event {
             SupervisionEvent::ActorTerminated(actor, _, reason) => (actor, actor_exit(reason)),
-            SupervisionEvent::ActorFailed(actor, error) => (actor, Exit::failed(actor_failure(error))),
+            SupervisionEvent::ActorFailed(actor, error) => (actor, Exit::trouble(actor_trouble(error))),
             _ => return Ok(()),
         };
         state.actor_ended(&actor, exit);
@@ -218,7 +248,7 @@ fn actor_exit(reason: Option<String>) -> Exit {
 
 impl Exit {
     fn failed(failure: Failure) -> Self {
-        Self::Failed(Box::new(failure.into()))
+        Self::trouble(failure.into())
     }
 
     fn trouble(trouble: Trouble) -> Self {
@@ -239,6 +269,7 @@ impl Supervisor {
             ids: HashMap::new(),
             actors: HashMap::new(),
             early: HashMap::new(),
+            moved: HashMap::new(),
             zombies: HashMap::new(),
             live: 0,
             starting: 0,
@@ -265,13 +296,14 @@ impl Supervisor {
         }
         match message {
             Msg::Begin => self.plan = Some(Plan::initial(self.children.keys().copied())),
-            Msg::Ended { seq, life, exit } => self.ended(seq, life, exit),
-            Msg::StartDone { seq, life, result } => self.start_done(seq, life, *result),
-            Msg::Nested { seq, life, handle } => self.nested(seq, life, handle),
-            Msg::Watch { seq, life } => self.watch(seq, life),
+            Msg::Ended { seq, life, exit } => self.ended(self.now_at(seq, life), life, exit),
+            Msg::StartDone { seq, life, result } => self.start_done(self.now_at(seq, life), life, *result),
+            Msg::Nested { seq, life, handle } => self.nested(self.now_at(seq, life), life, handle),
+            Msg::Watch { seq, life } => self.watch(self.now_at(seq, life), life),
             Msg::Tick => self.tick(),
             Msg::Manage(manage) => self.manage(*manage),
             Msg::Shutdown => self.end(SupervisorExit::Clean, None),
+            Msg::Hurry => self.hurry(),
         }
         self.settle();
     }
@@ -288,12 +320,14 @@ impl Supervisor {
     fn tick(&mut self) {
         self.timers.rang();
         let now = Instant::now();
+        self.end_clock(now);
         while let Some(due) = self.timers.pop(now) {
             match due {
-                Due::Restart(seq) => self.restart_due(seq),
-                Due::Probe(seq) => self.probe(seq),
-                Due::StopTimeout(seq) => self.kill(seq),
-                Due::KillGrace(seq) => self.abandon(seq),
+                Due::Restart(seq) => self.restart_paced(seq),
+                Due::Probe(seq) => self.probe_paced(seq),
+                Due::PacedProbe(seq) => self.probe(seq),
+                Due::StopStage(seq) => self.next_stage(seq),
+                Due::EndStage(at) => self.next_stage_together(at),
                 Due::StartTimeout(seq) => self.start_timed_out(seq),
                 Due::Progress(seq, life) => self.check_progress(seq, life),
             }
@@ -324,7 +358,7 @@ impl Supervisor {
         Some(match supervisor.exit()? {
             SupervisorExit::Clean => Exit::Clean,
             SupervisorExit::GaveUp { failure, origin } => {
-                Exit::trouble(Trouble { failure: failure.clone(), origin: Some(origin.clone()) })
+                Exit::trouble(Trouble::new(failure.clone(), Some(origin.clone())))
             }
         })
     }

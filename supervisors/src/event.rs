@@ -6,9 +6,13 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::backtraces::PanicReport;
+use crate::flap::FlapUse;
 use crate::path::ChildPath;
 use crate::policy::Reason;
 use crate::spec::Strategy;
+use crate::stopping::Stop;
+use crate::window::WindowUse;
 
 /// Receives every event of a tree and numbers the lives of its children.
 pub trait Observer: Send + Sync {
@@ -88,6 +92,41 @@ pub struct Event {
     pub recovered_in: Option<Duration>,
     /// The child whose failure made this one be stopped and restarted, or its supervisor end.
     pub because_of: Option<ChildPath>,
+    /// On `restarting`: why it is put off, if it is.
+    pub wait: Option<WaitReason>,
+    /// How long the storm limiter puts the restart off (on `restarting`), or did in all (on `restarted`).
+    pub paced: Option<Duration>,
+    /// On `restarting`: how much of the allowance of restarts is used.
+    pub window: Option<WindowUse>,
+    /// On `restarting`: how often the child has been restarted lately.
+    pub flap: Option<FlapUse>,
+    /// On `failed`: where it panicked, if it did.
+    pub panic: Option<Arc<PanicReport>>,
+    /// On `stopped`: how the child ended that was asked to; `None` if it ended by itself or did not run.
+    pub stop: Option<Stop>,
+}
+
+/// Why a restart waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WaitReason {
+    /// Its policy's back-off.
+    Backoff,
+    /// The failure itself said when to try again.
+    RetryAfter,
+    /// The storm limiter, see [`Pacing`](crate::Pacing).
+    Paced,
+}
+
+impl WaitReason {
+    /// The name used in logs and in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Backoff => "backoff",
+            Self::RetryAfter => "retry_after",
+            Self::Paced => "paced",
+        }
+    }
 }
 
 impl Event {
@@ -105,6 +144,12 @@ impl Event {
             info: None,
             recovered_in: None,
             because_of: None,
+            wait: None,
+            paced: None,
+            window: None,
+            flap: None,
+            panic: None,
+            stop: None,
         }
     }
 }

@@ -165,9 +165,10 @@ impl SupervisorHandle {
     }
 
     /// Takes new flags and specs without touching what runs, by the rules of OTP's `code_change`: all or nothing. A
-    /// child that is in both keeps its place and its life and is treated, and next started, by the new spec. One that
-    /// only the new specs have is added at the end and not started; one that they lack is kept. What is counted so far
-    /// still counts, under the new limits.
+    /// child that is in both keeps its life and is treated, and next started, by the new spec. One that only the new
+    /// specs have is not started; one that they lack is kept. The order becomes that of the new specs, followed by what
+    /// is kept in its old order. What is counted so far still counts, under the new limits.
+    /// [`SupervisorSpec::ignore`] changes nothing.
     ///
     /// # Errors
     /// [`ManageError::Invalid`], and nothing has changed. A supervisor cannot become dynamic or cease to be.
@@ -215,6 +216,7 @@ impl SupervisorHandle {
                 if let (Some(child), Some(below)) = (node.children.get_mut(index), below) {
                     child.restarts_in_window = below.restarts_in_window;
                     child.restarts_left = below.restarts_left;
+                    child.restarts_warning = below.restarts_warning;
                     child.children = below.children;
                 }
             }

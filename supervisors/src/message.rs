@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use tokio::sync::oneshot;
 
+use crate::backtraces::PanicReport;
 use crate::handle::{ManageError, SupervisorHandle};
 use crate::life::Seq;
 use crate::path::ChildPath;
@@ -19,16 +20,23 @@ pub(crate) struct Origin {
     pub(crate) because_of: ChildPath,
 }
 
-/// A failure together with the incident it already belongs to.
+/// A failure together with the incident it already belongs to, and the panic it was.
 #[derive(Clone, Debug)]
 pub(crate) struct Trouble {
     pub(crate) failure: Failure,
     pub(crate) origin: Option<Origin>,
+    pub(crate) panic: Option<Arc<PanicReport>>,
+}
+
+impl Trouble {
+    pub(crate) fn new(failure: Failure, origin: Option<Origin>) -> Self {
+        Self { failure, origin, panic: None }
+    }
 }
 
 impl From<Failure> for Trouble {
     fn from(failure: Failure) -> Self {
-        Self { failure, origin: None }
+        Self::new(failure, None)
     }
 }
 
@@ -95,4 +103,6 @@ pub(crate) enum Msg {
     Manage(Box<Manage>),
     /// Stop all children in order, then end.
     Shutdown,
+    /// Be done with it: kill what still runs, all at once.
+    Hurry,
 }

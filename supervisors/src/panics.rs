@@ -3,22 +3,27 @@
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, Location, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::Once;
+use std::sync::{Arc, Once};
 use std::task::{Context, Poll};
 
+use crate::backtraces::PanicReport;
+use crate::message::Trouble;
 use crate::policy::{Class, Failure};
 
 thread_local! {
     /// How many supervised calls this thread is inside of.
     static DEPTH: Cell<u32> = const { Cell::new(0) };
-    /// Where the last panic inside a supervised call happened.
-    static PLACE: RefCell<Option<String>> = const { RefCell::new(None) };
+    /// What is known of the last panic inside a supervised call.
+    static LAST: RefCell<Option<PanicReport>> = const { RefCell::new(None) };
 }
 
-/// Makes the panics of supervised tasks and start functions known by their place in the source instead of printed. Panics
-/// elsewhere go to the hook that was there before. Calling it again does nothing.
+/// Makes the panics of supervised tasks, threads, start functions and actors that [`ChildSpec::actor`] made known by
+/// their place in the source instead of printed. Panics elsewhere go to the hook that was there before. Calling it again
+/// does nothing.
+///
+/// [`ChildSpec::actor`]: crate::ChildSpec::actor
 pub fn capture_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -27,52 +32,47 @@ pub fn capture_panics() {
             if DEPTH.get() == 0 {
                 before(info);
             } else {
-                PLACE.set(info.location().map(place));
+                LAST.set(info.location().map(PanicReport::here));
             }
         }));
     });
 }
 
-/// File and line, the file without what is particular to the machine that compiled it.
-fn place(location: &Location<'_>) -> String {
-    let file = location.file();
-    let shown = match file.rfind("/src/") {
-        Some(at) if file.starts_with('/') => file[..at].rfind('/').map_or(file, |start| &file[start + 1..]),
-        _ => file,
-    };
-    format!("{shown}:{}", location.line())
-}
-
 /// Runs `call` and turns a panic into a failure of class bug.
-pub(crate) fn caught<T>(call: impl FnOnce() -> T) -> Result<T, Failure> {
+pub(crate) fn caught<T>(call: impl FnOnce() -> T) -> Result<T, Trouble> {
     DEPTH.set(DEPTH.get() + 1);
     let outcome = catch_unwind(AssertUnwindSafe(call));
     DEPTH.set(DEPTH.get() - 1);
-    outcome.map_err(|payload| panic_failure(payload.as_ref()))
+    outcome.map_err(|payload| panicked(payload.as_ref()))
 }
 
-fn panic_failure(payload: &(dyn Any + Send)) -> Failure {
+fn panicked(payload: &(dyn Any + Send)) -> Trouble {
     let text = payload.downcast_ref::<String>().map(String::as_str);
     let text = text.or_else(|| payload.downcast_ref::<&str>().copied()).unwrap_or("a panic without text");
-    let message = match PLACE.take() {
-        Some(place) => format!("{text} (at {place})"),
+    let panic = LAST.take().map(Arc::new);
+    let message = match &panic {
+        Some(report) => format!("{text} (at {})", report.location()),
         None => text.to_owned(),
     };
-    Failure::new(Class::Bug, "panic", message)
+    Trouble { failure: Failure::new(Class::Bug, "panic", message), origin: None, panic }
 }
 
-/// A future whose panics come out as failures.
+/// A future whose panics come out as trouble.
 pub(crate) struct Caught<F>(pub(crate) F);
 
-impl<F, T> Future for Caught<F>
+impl<F, T, E> Future for Caught<F>
 where
-    F: Future<Output = Result<T, Failure>> + Unpin,
+    F: Future<Output = Result<T, E>> + Unpin,
+    E: Into<Trouble>,
 {
-    type Output = Result<T, Failure>;
+    type Output = Result<T, Trouble>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let inner = Pin::new(&mut self.0);
-        caught(|| inner.poll(context)).unwrap_or_else(|failure| Poll::Ready(Err(failure)))
+        match caught(|| inner.poll(context)) {
+            Ok(poll) => poll.map_err(Into::into),
+            Err(trouble) => Poll::Ready(Err(trouble)),
+        }
     }
 }
 
@@ -81,13 +81,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn test_panic_carries_text_and_place() {
+    fn test_panic_carries_text_place_and_backtrace() {
         capture_panics();
-        let failure = caught(|| -> () { panic!("broken {}", 7) }).unwrap_err();
-        assert_eq!(failure.reason.class, Class::Bug);
-        assert_eq!(failure.reason.code, "panic");
-        assert!(failure.reason.message.starts_with("broken 7 (at "), "{}", failure.reason.message);
-        assert!(failure.reason.message.contains("src/panics.rs:"), "{}", failure.reason.message);
+        let trouble = caught(|| -> () { panic!("broken {}", 7) }).unwrap_err();
+        let reason = trouble.failure.reason;
+        assert_eq!((reason.class, reason.code.as_str()), (Class::Bug, "panic"));
+        assert!(reason.message.starts_with("broken 7 (at "), "{}", reason.message);
+        let report = trouble.panic.unwrap();
+        assert!(report.location().contains("src/panics.rs:"), "{}", report.location());
+        let trace = report.backtrace().unwrap();
+        assert!(trace.contains("test_panic_carries_text_place_and_backtrace"), "{trace}");
         assert_eq!(caught(|| 5).unwrap(), 5);
     }
 }

@@ -1,11 +1,11 @@
 //! What went wrong, and what follows from it: error classes, back-off, restart policy, intensity.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::time::Instant;
+
+use crate::flap::Flapping;
 
 /// The kind of an error, by what can be done about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -77,7 +77,8 @@ impl fmt::Display for Reason {
 pub struct Failure {
     /// Why.
     pub reason: Reason,
-    /// The earliest that a new attempt makes sense, counted from now; a restart waits at least this long.
+    /// The earliest that a new attempt makes sense, counted from now; a restart waits at least this long, and a parked
+    /// child is tried again no sooner, and then also where nothing is probed.
     pub retry_after: Option<Duration>,
 }
 
@@ -156,6 +157,8 @@ pub struct RestartPolicy {
     pub consecutive_max: Option<u32>,
     /// How often a parked child is tried again; `None` leaves it parked until somebody asks.
     pub probe: Option<Duration>,
+    /// When a child counts as flapping, and what follows; `None` only keeps the score.
+    pub flapping: Option<Flapping>,
 }
 
 impl RestartPolicy {
@@ -177,6 +180,13 @@ impl RestartPolicy {
     #[must_use]
     pub fn consecutive_max(mut self, restarts: u32) -> Self {
         self.consecutive_max = Some(restarts);
+        self
+    }
+
+    /// Says when a child counts as flapping, and what follows.
+    #[must_use]
+    pub fn flapping(mut self, flapping: Flapping) -> Self {
+        self.flapping = Some(flapping);
         self
     }
 
@@ -207,60 +217,9 @@ impl Default for Intensity {
     }
 }
 
-/// The restarts of the last window. Never holds more than `max_restarts + 1` instants.
-#[derive(Debug, Default)]
-pub(crate) struct Window(VecDeque<Instant>);
-
-impl Window {
-    /// Records a restart and says whether the limit is now exceeded.
-    pub(crate) fn record(&mut self, limit: Intensity, now: Instant) -> bool {
-        self.forget_old(limit, now);
-        self.0.push_back(now);
-        let allowed = limit.max_restarts as usize;
-        while self.0.len() > allowed.saturating_add(1) {
-            self.0.pop_front();
-        }
-        self.0.len() > allowed
-    }
-
-    /// Restarts within the window that ends now.
-    pub(crate) fn count(&self, limit: Intensity, now: Instant) -> u32 {
-        let recent = self.0.iter().rev().take_while(|at| now.duration_since(**at) <= limit.window).count();
-        u32::try_from(recent).unwrap_or(u32::MAX)
-    }
-
-    fn forget_old(&mut self, limit: Intensity, now: Instant) {
-        while self.0.front().is_some_and(|at| now.duration_since(*at) > limit.window) {
-            self.0.pop_front();
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn test_window_counts_its_far_end_and_stays_small() {
-        let limit = Intensity { max_restarts: 2, window: Duration::from_secs(5) };
-        let start = Instant::now();
-        let mut window = Window::default();
-        assert!(!window.record(limit, start));
-        assert!(!window.record(limit, start + Duration::from_secs(1)));
-        assert!(
-            window.record(limit, start + Duration::from_secs(5)),
-            "the instant exactly one window ago still counts"
-        );
-        let mut later = Window::default();
-        later.record(limit, start);
-        later.record(limit, start + Duration::from_secs(1));
-        assert!(!later.record(limit, start + Duration::from_millis(5001)));
-        for n in 0..1000 {
-            later.record(limit, start + Duration::from_secs(6) + Duration::from_millis(n));
-        }
-        assert_eq!(later.0.len(), 3);
-        assert_eq!(later.count(limit, start + Duration::from_secs(60)), 0);
-    }
 
     #[test]
     fn test_backoff_grows_is_capped_and_moves_both_ways() {

@@ -5,12 +5,15 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::TryFutureExt;
 use futures::future::BoxFuture;
-use ractor::{Actor, ActorCell, SpawnErr};
+use ractor::{Actor, ActorCell};
 use serde_json::Value;
 
+use crate::actor::start_actor;
 use crate::life::ChildContext;
-use crate::policy::{Class, Failure, Intensity, RestartPolicy};
+use crate::message::Trouble;
+use crate::policy::{Failure, Intensity, RestartPolicy};
 
 /// When a child that ended is started again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default, serde::Serialize)]
@@ -108,7 +111,7 @@ pub enum InitialFailure {
 pub const DEFAULT_SHUTDOWN: Duration = Duration::from_secs(5);
 
 type TaskFn = dyn Fn(ChildContext) -> BoxFuture<'static, Result<(), Failure>> + Send + Sync;
-type StartFn = dyn Fn(ChildContext) -> BoxFuture<'static, Result<Started, Failure>> + Send + Sync;
+type StartFn = dyn Fn(ChildContext) -> BoxFuture<'static, Result<Started, Trouble>> + Send + Sync;
 type TreeFn = dyn Fn(ChildContext) -> BoxFuture<'static, Result<SupervisorSpec, Failure>> + Send + Sync;
 
 /// How a child comes to life.
@@ -195,6 +198,9 @@ pub struct ChildSpec {
     pub policy: Option<Arc<RestartPolicy>>,
     /// How long its start function may take; `None` is as long as it likes.
     pub start_timeout: Option<Duration>,
+    /// How long it is given to finish what it has and take no more, before it is asked to stop; `None` stops it at
+    /// once. Not for supervisors, whose children drain by their own specs.
+    pub drain: Option<Duration>,
     pub(crate) how: StartHow,
 }
 
@@ -206,7 +212,7 @@ impl ChildSpec {
         };
         let id = id.into();
         let restart = Restart::Permanent;
-        Self { id, restart, shutdown, kind, significant: false, policy: None, start_timeout: None, how }
+        Self { id, restart, shutdown, kind, significant: false, policy: None, start_timeout: None, drain: None, how }
     }
 
     /// A future supervised directly, without an actor: the cheap worker. `make` is called at every start and must not
@@ -226,7 +232,11 @@ impl ChildSpec {
         F: Fn(ChildContext) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Started, Failure>> + Send + 'static,
     {
-        Self::new(id, ChildKind::Worker, StartHow::Function(Arc::new(move |ctx| Box::pin(start(ctx)))))
+        Self::new(
+            id,
+            ChildKind::Worker,
+            StartHow::Function(Arc::new(move |ctx| Box::pin(start(ctx).map_err(Trouble::from)))),
+        )
     }
 
     /// A blocking function on a thread of its own, see [`Started::thread`].
@@ -252,22 +262,19 @@ impl ChildSpec {
     }
 
     /// A ractor actor: `make` gives the handler and its arguments at every start. An error from the actor that is a
-    /// [`Failure`] keeps its class; any other counts as a bug.
+    /// [`Failure`] keeps its class; any other counts as a bug; [`Ignore`](crate::Ignore) from its `pre_start` means that
+    /// nothing needs to run. It is asked to drain by ractor's own drain.
     pub fn actor<A, F>(id: impl Into<Arc<str>>, make: F) -> Self
     where
         A: Actor,
         F: Fn(ChildContext) -> (A, A::Arguments) + Send + Sync + 'static,
     {
         let make = Arc::new(make);
-        Self::start(id, move |ctx| {
+        let start = move |ctx| -> BoxFuture<'static, Result<Started, Trouble>> {
             let make = Arc::clone(&make);
-            async move {
-                let supervisor = ctx.supervisor.cell()?;
-                let (handler, arguments) = make(ctx);
-                let spawned = A::spawn_linked(None, handler, arguments, supervisor).await;
-                spawned.map(|(actor, _)| Started::actor(actor.get_cell())).map_err(spawn_failure)
-            }
-        })
+            Box::pin(async move { start_actor(ctx, &*make).await })
+        };
+        Self::new(id, ChildKind::Worker, StartHow::Function(Arc::new(start)))
     }
 
     /// Sets when it is started again.
@@ -305,6 +312,14 @@ impl ChildSpec {
         self
     }
 
+    /// Asks it to drain, for at most this long, whenever it is to be stopped: by a call, by a sibling's restart, with its
+    /// supervisor. Its context tells it by [`StopToken::draining`](crate::StopToken::draining).
+    #[must_use]
+    pub fn drain(mut self, limit: Duration) -> Self {
+        self.drain = Some(limit);
+        self
+    }
+
     /// Says that an actor or task supervises others, which `which_children` and `count_children` show.
     #[must_use]
     pub fn kind(mut self, kind: ChildKind) -> Self {
@@ -322,21 +337,6 @@ impl fmt::Debug for ChildSpec {
             .field("kind", &self.kind)
             .field("significant", &self.significant)
             .finish_non_exhaustive()
-    }
-}
-
-fn spawn_failure(error: SpawnErr) -> Failure {
-    match error {
-        SpawnErr::StartupFailed(cause) => actor_failure(cause),
-        other => Failure::new(Class::Bug, "actor_not_spawned", other.to_string()),
-    }
-}
-
-/// What an actor failed with: its own [`Failure`] where it gave one.
-pub(crate) fn actor_failure(error: ractor::ActorProcessingErr) -> Failure {
-    match error.downcast::<Failure>() {
-        Ok(failure) => *failure,
-        Err(other) => Failure::new(Class::Bug, "actor_failed", other.to_string()),
     }
 }
 
@@ -362,6 +362,8 @@ pub struct SupervisorSpec {
     pub max_children: Option<usize>,
     /// What a failure during the first start means; default: the supervisor fails to start.
     pub initial_failure: InitialFailure,
+    /// There is nothing to supervise: the start counts as done and no supervisor runs, see [`SupervisorSpec::ignore`].
+    pub ignore: bool,
 }
 
 impl SupervisorSpec {
@@ -373,6 +375,12 @@ impl SupervisorSpec {
     /// A dynamic supervisor: one for one, children without order.
     pub fn dynamic() -> Self {
         Self { dynamic: true, ..Self::default() }
+    }
+
+    /// What a [`ChildSpec::supervisor`] gives if nothing needs to run now; in a
+    /// [`change`](crate::SupervisorHandle::change) it means that nothing changes.
+    pub fn ignore() -> Self {
+        Self { ignore: true, ..Self::default() }
     }
 
     /// Adds a child at the end of the order.

@@ -17,10 +17,12 @@ pub(crate) enum Due {
     Restart(Seq),
     /// A parked child's next attempt.
     Probe(Seq),
-    /// A child had this long to stop.
-    StopTimeout(Seq),
-    /// A killed child had this long to be gone.
-    KillGrace(Seq),
+    /// A parked child's next attempt, which has the storm limiter's leave.
+    PacedProbe(Seq),
+    /// A child had this long to drain, to stop, or to be gone after its kill.
+    StopStage(Seq),
+    /// So had several that are stopped together, until this instant.
+    EndStage(Instant),
     /// A start function had this long.
     StartTimeout(Seq),
     /// A child promised a sign of life by now.
@@ -61,6 +63,21 @@ impl Timers {
     pub(crate) fn pop(&mut self, now: Instant) -> Option<Due> {
         let entry = self.due.first_entry()?;
         (entry.key().0 <= now).then(|| entry.remove())
+    }
+
+    /// Gives the children new numbers.
+    pub(crate) fn renumber(&mut self, new: impl Fn(Seq) -> Seq) {
+        for due in self.due.values_mut() {
+            match due {
+                Due::Restart(seq)
+                | Due::Probe(seq)
+                | Due::PacedProbe(seq)
+                | Due::StopStage(seq)
+                | Due::StartTimeout(seq)
+                | Due::Progress(seq, _) => *seq = new(*seq),
+                Due::EndStage(_) => {}
+            }
+        }
     }
 
     pub(crate) fn rang(&mut self) {

@@ -3,6 +3,7 @@
 use serde::Serialize;
 use std::sync::Arc;
 
+use crate::event::WaitReason;
 use crate::path::ChildPath;
 use crate::policy::Reason;
 use crate::spec::{ChildKind, Restart};
@@ -21,12 +22,16 @@ pub enum NodeState {
         until_ms: u64,
         /// Failures in a row.
         attempt: u32,
+        /// What it waits for.
+        why: WaitReason,
     },
     /// It is not restarted until a probe or somebody tries.
     Parked {
         /// Why.
         reason: Reason,
     },
+    /// It was asked to finish what it has before it is stopped.
+    Draining,
     /// It was asked to stop.
     Stopping,
     /// It could not be killed, is fenced, and has no successor.
@@ -36,7 +41,7 @@ pub enum NodeState {
 }
 
 /// A child with everything below it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct NodeView {
     /// Where it stands.
     pub path: ChildPath,
@@ -54,12 +59,20 @@ pub struct NodeView {
     pub restarts_in_window: u32,
     /// Restarts left before that limit is reached; `None` for a worker that shares its supervisor's window.
     pub restarts_left: Option<u32>,
+    /// Half of that limit or more is used.
+    pub restarts_warning: bool,
     /// Its restarts since its supervisor started.
     pub restarts: u64,
     /// Former lives that were abandoned and still run.
     pub abandoned: u32,
     /// What it last failed with.
     pub last_error: Option<Reason>,
+    /// Milliseconds since then.
+    pub last_error_ms: Option<u64>,
+    /// Restarts per hour, decayed; see [`Flapping`](crate::Flapping).
+    pub flap_score: f64,
+    /// It counts as flapping.
+    pub flapping: bool,
     /// The children of a supervisor, in start order.
     pub children: Vec<NodeView>,
 }
@@ -103,9 +116,13 @@ impl NodeView {
             uptime_ms: 0,
             restarts_in_window: 0,
             restarts_left: None,
+            restarts_warning: false,
             restarts: 0,
             abandoned: 0,
             last_error: None,
+            last_error_ms: None,
+            flap_score: 0.0,
+            flapping: false,
             children: Vec::new(),
         }
     }

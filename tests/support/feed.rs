@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use super::lab::Lab;
+use super::lab::{Lab, QUICK};
 use super::{Node, wait_for};
 
 const SEED: u64 = 21;
@@ -25,7 +25,7 @@ const BAD_EVERY: u64 = 7;
 const PAGE: u64 = 10;
 
 struct Shared {
-    total: u64,
+    total: AtomicU64,
     requests: AtomicU64,
     delay_ms: AtomicU64,
 }
@@ -47,7 +47,7 @@ async fn page(State(shared): State<Arc<Shared>>, Path(partition): Path<u64>, Que
     shared.requests.fetch_add(1, Ordering::SeqCst);
     super::wait::strike_after(Duration::from_millis(shared.delay_ms.load(Ordering::SeqCst))).await;
     let first = u64::try_from(asked.since + 1).unwrap_or_default();
-    let seqs = first..shared.total.min(first + PAGE);
+    let seqs = first..shared.total.load(Ordering::SeqCst).min(first + PAGE);
     let data: Vec<Value> = seqs.map(|seq| record(partition, seq)).collect();
     ([("content-type", "application/json")], json!({"data": data}).to_string()).into_response()
 }
@@ -68,7 +68,8 @@ impl Feed {
     pub(crate) async fn start(partitions: u64, total: u64) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let shared = Arc::new(Shared { total, requests: AtomicU64::new(0), delay_ms: AtomicU64::new(0) });
+        let shared =
+            Arc::new(Shared { total: AtomicU64::new(total), requests: AtomicU64::new(0), delay_ms: AtomicU64::new(0) });
         let router = Router::new().route("/feed/{partition}", get(page)).with_state(Arc::clone(&shared));
         let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         Self { address, partitions, shared, server }
@@ -98,8 +99,7 @@ impl Feed {
     pub(crate) fn config_with(&self, address: &str, interval: &str) -> String {
         let partitions: Vec<String> = (0..self.partitions).map(|p| format!("{{ name = \"{p}\" }}")).collect();
         format!(
-            "[supervision]\nmax_restarts = 20\nmax_seconds = 10\nbackoff = {{ min = \"20ms\", max = \"200ms\" }}\n\
-             [adapter.FEED]\nkind = \"http_poll\"\nbase_url = \"http://{address}\"\ninterval = \"{interval}\"\n\
+            "{QUICK}[adapter.FEED]\nkind = \"http_poll\"\nbase_url = \"http://{address}\"\ninterval = \"{interval}\"\n\
              timeout = \"10s\"\ncursor = {{ field = \"seq\", start = \"-1\" }}\npartitions = [{}]\n\
              table = {{ schema = {{ partition = \"long\", seq = \"long\", ts = \"timestamp\", check = \"string\", pad = \"string\" }} }}\n\
              [adapter.FEED.request]\npath = \"/feed/{{part.name}}\"\nquery = {{ since = \"{{cursor}}\" }}\n\
@@ -109,20 +109,29 @@ impl Feed {
         )
     }
 
+    /// So many more records in each partition.
+    pub(crate) fn grow(&self, records: u64) {
+        self.shared.total.fetch_add(records, Ordering::SeqCst);
+    }
+
+    fn total(&self) -> u64 {
+        self.shared.total.load(Ordering::SeqCst)
+    }
+
     /// Spoilt records in all partitions.
     pub(crate) fn bad_total(&self) -> u64 {
-        self.partitions * (0..self.shared.total).filter(|seq| is_bad(*seq)).count() as u64
+        self.partitions * (0..self.total()).filter(|seq| is_bad(*seq)).count() as u64
     }
 
     /// Everything was handed over.
     pub(crate) fn expected(&self) -> Expected {
-        let handed_over: BTreeMap<_, _> = (0..self.partitions).map(|p| (p, Some(self.shared.total - 1))).collect();
+        let handed_over: BTreeMap<_, _> = (0..self.partitions).map(|p| (p, Some(self.total() - 1))).collect();
         Expected::Synthetic { seed: SEED, partitions: self.partitions, handed_over }
     }
 
     /// Waits until all of it is in the lake and judges it.
     pub(crate) async fn whole(&self, lab: &Lab, node: &Node) -> Verdict {
-        let (expected, all) = (self.expected(), self.partitions * self.shared.total);
+        let (expected, all) = (self.expected(), self.partitions * self.total());
         let last = std::cell::RefCell::new(Verdict::default());
         let waited = tokio::time::timeout(
             Duration::from_secs(90),

@@ -11,6 +11,7 @@ use std::time::Duration;
 use lakefeed::oracle::{self, Expected, Verdict};
 use tempfile::TempDir;
 
+use super::servers::s3::Mirror;
 use super::{Node, wait_for};
 
 /// Below the range from which the kernel takes ports for connections, so that none is taken between two starts.
@@ -35,6 +36,9 @@ pub(crate) fn free_address() -> String {
 pub(crate) struct Lab {
     dir: TempDir,
     lake: PathBuf,
+    state: PathBuf,
+    /// Where the lake's objects have to be fetched from before they can be read.
+    mirror: Option<Mirror>,
     /// URL and, but for a folder, options.
     store: Option<(String, String)>,
     config: String,
@@ -45,8 +49,13 @@ impl Lab {
     /// With a lake of its own. `config` has neither `[node]`, `[lake]` nor `[api]`.
     pub(crate) fn new(config: &str) -> Self {
         let dir = TempDir::new().unwrap();
-        let lake = dir.path().join("lake");
-        Self { dir, lake, store: None, config: config.to_owned(), starts: Cell::new(0) }
+        let (lake, state) = (dir.path().join("lake"), dir.path().join("state"));
+        Self { dir, lake, state, mirror: None, store: None, config: config.to_owned(), starts: Cell::new(0) }
+    }
+
+    /// With lake and state directory in these folders.
+    pub(crate) fn within(config: &str, lake: &Path, state: &Path) -> Self {
+        Self { lake: lake.to_owned(), state: state.to_owned(), ..Self::new(config) }
     }
 
     /// With its lake in a store that is no folder; `options` is the TOML of `[lake] options`.
@@ -59,6 +68,28 @@ impl Lab {
         self.lake = folder;
     }
 
+    /// How the lake's objects become files that can be read.
+    pub(crate) fn mirror(&mut self, mirror: Mirror) {
+        self.lake = self.dir.path().join("mirror");
+        self.mirror = Some(mirror);
+    }
+
+    fn refresh(&self) {
+        if let Some(mirror) = &self.mirror {
+            mirror.refresh(&self.lake);
+        }
+    }
+
+    /// The configuration file, once a node was started.
+    pub(crate) fn config(&self) -> PathBuf {
+        self.dir.path().join("lakefeed.toml")
+    }
+
+    /// A folder for what else a test needs.
+    pub(crate) fn folder(&self) -> &Path {
+        self.dir.path()
+    }
+
     /// With the lake of another.
     pub(crate) fn beside(other: &Self, config: &str) -> Self {
         Self { lake: other.lake.clone(), ..Self::new(config) }
@@ -69,9 +100,14 @@ impl Lab {
         &self.lake
     }
 
+    /// A file that is not there yet, for the test to make as a signal.
+    pub(crate) fn signal_file(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
     /// The state directory.
     pub(crate) fn state(&self) -> PathBuf {
-        self.dir.path().join("state")
+        self.state.clone()
     }
 
     /// Starts a node.
@@ -90,16 +126,16 @@ impl Lab {
         };
         let text = format!(
             "[node]\nstate_dir = {:?}\n[lake]\nurl = {url:?}\n{options}epoch = {{ max_age = \"50ms\" }}\n[api]\nlisten = {address:?}\n{}",
-            self.state(),
-            self.config
+            self.state, self.config
         );
-        let path = self.dir.path().join("lakefeed.toml");
+        let path = self.config();
         fs::write(&path, text).unwrap();
         Node::spawn(&path, &self.dir.path().join(format!("stderr-{start}.log")), &address, env)
     }
 
     /// The last committed epoch of a stream, read from the log itself.
     pub(crate) fn epoch(&self, stream: &str) -> u64 {
+        self.refresh();
         let (tenant, stream) = stream.split_once('/').unwrap();
         oracle::last_epoch(&self.lake, tenant, stream).unwrap()
     }
@@ -112,9 +148,19 @@ impl Lab {
 
     /// The oracle's verdict.
     pub(crate) fn judge(&self, stream: &str, expected: &Expected) -> Verdict {
+        self.refresh();
         let (tenant, stream) = stream.split_once('/').unwrap();
         oracle::judge(&self.lake, tenant, stream, expected)
     }
+}
+
+/// `[supervision]` with quick restarts, and more of them than any test has.
+pub(crate) const QUICK: &str =
+    "[supervision]\nmax_restarts = 20\nmax_seconds = 10\nbackoff = { min = \"20ms\", max = \"200ms\" }\n";
+
+/// The table of a stream.
+pub(crate) fn stream(name: &str, adapter: &str) -> String {
+    format!("[stream.\"{name}\"]\nadapter = \"{adapter}\"\n")
 }
 
 /// The stream `acme/syn` on `kind = "synthetic"`.
@@ -133,11 +179,15 @@ impl Synthetic {
 
     /// The configuration, with quick restarts.
     pub(crate) fn config(&self) -> String {
+        format!("{QUICK}{}{}", self.adapter("SYN"), stream(Self::STREAM, "SYN"))
+    }
+
+    /// The table of an adapter of this name.
+    pub(crate) fn adapter(&self, name: &str) -> String {
         let Self { seed, partitions, total, rate } = self;
         format!(
-            "[supervision]\nmax_restarts = 20\nmax_seconds = 10\nbackoff = {{ min = \"20ms\", max = \"200ms\" }}\n\
-             [adapter.SYN]\nkind = \"synthetic\"\nseed = {seed}\npartitions = {partitions}\ntotal = {total}\n\
-             rate = {rate}\nbytes = 120\n[stream.\"acme/syn\"]\nadapter = \"SYN\"\n"
+            "[adapter.{name}]\nkind = \"synthetic\"\nseed = {seed}\npartitions = {partitions}\ntotal = {total}\n\
+             rate = {rate}\nbytes = 120\n"
         )
     }
 
@@ -147,15 +197,25 @@ impl Synthetic {
         Expected::Synthetic { seed: self.seed, partitions: self.partitions, handed_over }
     }
 
+    /// It is not known what was handed over: there must be no gap up to the last record that is there.
+    pub(crate) fn so_far(&self) -> Expected {
+        Expected::Synthetic { seed: self.seed, partitions: self.partitions, handed_over: BTreeMap::new() }
+    }
+
     /// Waits until the whole of it is in the lake and judges it.
     pub(crate) async fn whole(&self, lab: &Lab, node: &Node) -> Verdict {
+        self.whole_of(Self::STREAM, lab, node).await
+    }
+
+    /// The same of a stream of another name.
+    pub(crate) async fn whole_of(&self, stream: &str, lab: &Lab, node: &Node) -> Verdict {
         let expected = self.expected();
         let all = self.partitions * self.total;
         let last = std::cell::RefCell::new(Verdict::default());
         let waited = tokio::time::timeout(
             Duration::from_secs(90),
             wait_for("the whole stream", Duration::MAX, async || {
-                let verdict = lab.judge(Self::STREAM, &expected);
+                let verdict = lab.judge(stream, &expected);
                 let whole = verdict.rows + verdict.dead >= all;
                 last.replace(verdict.clone());
                 whole.then_some(verdict)

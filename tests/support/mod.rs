@@ -3,10 +3,12 @@
 pub(crate) mod cli;
 pub(crate) mod feed;
 pub(crate) mod lab;
+pub(crate) mod mounts;
 pub(crate) mod node;
 pub(crate) mod rude;
 pub(crate) mod scripted;
 pub(crate) mod servers;
+pub(crate) mod tracer;
 pub(crate) mod wait;
 
 pub(crate) use lab::{Lab, Synthetic};

@@ -96,6 +96,19 @@ impl Node {
         }
     }
 
+    /// The process's number.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The sum of a metric over all its labels.
+    pub(crate) async fn metric(&self, name: &str) -> f64 {
+        let answer = self.http.get(format!("{}/metrics", self.api)).send().await;
+        let text = answer.unwrap().text().await.unwrap();
+        let of = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']));
+        text.lines().filter(of).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+
     /// SIGKILL, and its end.
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
@@ -185,9 +198,49 @@ impl Node {
         }
     }
 
-    /// The restart log.
+    /// The restart log, page after page.
     pub(crate) async fn restarts(&self) -> Vec<Value> {
-        self.get("/v1/restarts?limit=1000").await.1["restarts"].as_array().cloned().unwrap_or_default()
+        let (mut all, mut after) = (Vec::new(), "0".to_owned());
+        loop {
+            let (_, page) = self.get(&format!("/v1/restarts?limit=1000&after={after}")).await;
+            let lines = page["restarts"].as_array().cloned().unwrap_or_default();
+            if lines.is_empty() {
+                return all;
+            }
+            all.extend(lines);
+            after = page["next"].as_str().unwrap().to_owned();
+        }
+    }
+
+    /// The lines of the restart log about `path` and everything below it.
+    pub(crate) async fn restarts_under(&self, path: &str) -> Vec<Value> {
+        let mut lines = self.restarts().await;
+        let below = format!("{path}/");
+        lines.retain(|line| line["path"].as_str().is_some_and(|at| at == path || at.starts_with(&below)));
+        lines
+    }
+
+    /// The node of the tree at `path`.
+    pub(crate) async fn tree_at(&self, path: &str) -> Value {
+        let (_, tree) = self.get("/v1/tree").await;
+        let mut open = vec![tree.get("tree").cloned().unwrap_or(tree)];
+        while let Some(at) = open.pop() {
+            if at["path"] == path {
+                return at;
+            }
+            open.extend(at["children"].as_array().cloned().unwrap_or_default());
+        }
+        Value::Null
+    }
+
+    /// The value of the metric `name` with all of `labels`; `None` while it does not exist.
+    pub(crate) async fn metric(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+        let text = self.http.get(format!("{}/metrics", self.api)).send().await.ok()?.text().await.ok()?;
+        let labels: Vec<_> = labels.iter().map(|(label, value)| format!("{label}=\"{value}\"")).collect();
+        let fits = |line: &&str| {
+            line.split(['{', ' ']).next() == Some(name) && labels.iter().all(|label| line.contains(label.as_str()))
+        };
+        text.lines().find(fits)?.rsplit(' ').next()?.parse().ok()
     }
 
     /// Waits for a line of the restart log.

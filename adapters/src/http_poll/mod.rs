@@ -31,7 +31,7 @@ use arrow::datatypes::SchemaRef;
 use crate::contract::config::Reader;
 use crate::contract::{Decode, Kind, Mount};
 use crate::http::{Budgets, HttpMount};
-use crate::json::{JsonDecoder, JsonSpec, schema_from_config};
+use crate::json::{Growth, JsonDecoder, JsonSpec, schema_from_config};
 
 /// The value of `kind`.
 pub const NAME: &str = "http_poll";
@@ -59,7 +59,7 @@ impl Kind for HttpPoll {
         let schema = declared_schema(adapter);
         let (settings, select, event_time) = read::settings(adapter)?;
         let schema = schema?;
-        let decoder = decoder(select, event_time, schema.clone());
+        let decoder = decoder(select, event_time, schema.clone(), growth(adapter, schema.is_some()));
         Some(Arc::new(HttpMount::new(settings, Arc::clone(&self.budgets), decoder, schema)))
     }
 }
@@ -72,7 +72,15 @@ fn declared_schema(adapter: &Reader<'_>) -> Option<Option<SchemaRef>> {
     schema_from_config(&adapter.section("table")?, "schema")
 }
 
-fn decoder(select: String, event_time: Option<String>, schema: Option<SchemaRef>) -> Arc<dyn Decode> {
+/// `on_schema_change`, which the caller reads, too, for what becomes of the dead ones. Absent: declared columns stay as
+/// declared, inferred ones grow.
+fn growth(adapter: &Reader<'_>, declared: bool) -> Growth {
+    let choices = [("add", Growth::Add), ("dead_letter", Growth::Refuse), ("park", Growth::Refuse)];
+    let absent = if declared { Growth::AsDeclared } else { Growth::Add };
+    adapter.choice("on_schema_change", &choices).unwrap_or(absent)
+}
+
+fn decoder(select: String, event_time: Option<String>, schema: Option<SchemaRef>, growth: Growth) -> Arc<dyn Decode> {
     let event_time = event_time.map(|path| path.strip_prefix("$.").map(str::to_owned).unwrap_or(path));
-    Arc::new(JsonDecoder::new(JsonSpec { select: Some(select), event_time, schema }))
+    Arc::new(JsonDecoder::new(JsonSpec { select: Some(select), event_time, schema, growth }))
 }

@@ -28,7 +28,24 @@ pub struct JsonSpec {
     pub event_time: Option<String>,
     /// The declared columns; `None` infers them.
     pub schema: Option<SchemaRef>,
+    /// What a record's field means that no column takes.
+    pub growth: Growth,
 }
+
+/// What happens to a record that brings what the table's columns do not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Growth {
+    /// Declared columns are all there are and other fields are passed over; inferred ones grow.
+    #[default]
+    AsDeclared,
+    /// The columns grow: new ones, new members of structs, and whole numbers of more bits.
+    Add,
+    /// The record is dead ([`SCHEMA_CHANGE`]), once there are columns.
+    Refuse,
+}
+
+/// The code of a record that brings what the table's columns do not have, where they must not grow.
+pub const SCHEMA_CHANGE: &str = "schema_change";
 
 /// Decodes JSON as [`JsonSpec`] says.
 #[derive(Debug)]
@@ -36,6 +53,7 @@ pub struct JsonDecoder {
     select: Option<Result<Path, String>>,
     event_time: Vec<String>,
     declared: Option<(SchemaRef, Shape)>,
+    growth: Growth,
 }
 
 /// One record as it stands in its payload.
@@ -59,7 +77,7 @@ impl JsonDecoder {
     pub fn new(spec: JsonSpec) -> Self {
         let event_time = spec.event_time.map(|path| path.split('.').map(str::to_owned).collect()).unwrap_or_default();
         let declared = spec.schema.map(|schema| (Arc::clone(&schema), Shape::of(&schema)));
-        Self { select: spec.select.as_deref().map(Path::parse), event_time, declared }
+        Self { select: spec.select.as_deref().map(Path::parse), event_time, declared, growth: spec.growth }
     }
 
     fn records<'p>(&self, index: u32, payload: &'p Payload, out: &mut Vec<Record<'p>>) -> Result<(), DeadMark> {
@@ -116,22 +134,47 @@ impl Decode for JsonDecoder {
             }
         }
         let mut good = Vec::with_capacity(records.len());
-        let schema = match &self.declared {
-            Some((schema, shape)) => {
-                for record in records {
-                    match check(shape, record.text, false) {
-                        Verdict::Dead(mark) => dead.push(record.dead(mark)),
-                        _ => good.push(record),
-                    }
-                }
-                Arc::clone(schema)
+        let fixed = match (&self.declared, self.growth, known) {
+            (Some((schema, shape)), Growth::AsDeclared | Growth::Refuse, _) => {
+                Some((Arc::clone(schema), shape.clone()))
             }
-            None => infer(known, records, &mut good, &mut dead),
+            (None, Growth::Refuse, Some(known)) => Some((Arc::clone(known), Shape::of(known))),
+            _ => None,
+        };
+        let schema = match fixed {
+            Some((schema, shape)) => {
+                hold_against(&shape, self.growth == Growth::Refuse, records, &mut good, &mut dead);
+                schema
+            }
+            None => {
+                let known = known.or(self.declared.as_ref().map(|(schema, _)| schema));
+                infer(known, records, &mut good, &mut dead)
+            }
         };
         let batch = build_all(&schema, &mut good, &mut dead);
         dead.sort_by_key(|record| record.payload);
         let event_time_us = event_times(&batch, &self.event_time);
         Rows { batch, payload: good.iter().map(|record| record.payload).collect(), event_time_us, dead }
+    }
+}
+
+/// Sorts `records` into good and dead by columns that stay as they are.
+fn hold_against<'p>(
+    shape: &Shape,
+    refuse_surplus: bool,
+    records: Vec<Record<'p>>,
+    good: &mut Vec<Record<'p>>,
+    dead: &mut Vec<DeadRecord>,
+) {
+    for record in records {
+        match check(shape, record.text, refuse_surplus) {
+            Verdict::Dead(mark) => dead.push(record.dead(mark)),
+            Verdict::Surplus if refuse_surplus => {
+                let message = "the record has a field that the table has no column for".to_owned();
+                dead.push(record.dead(DeadMark { code: SCHEMA_CHANGE, message }));
+            }
+            _ => good.push(record),
+        }
     }
 }
 

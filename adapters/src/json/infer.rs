@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use arrow::datatypes::DataType;
 use serde::Deserializer;
 use serde::de::{DeserializeSeed, MapAccess, SeqAccess, Visitor};
 
@@ -101,7 +102,9 @@ fn plan<'n>(slot: &Slot, seen: &'n Seen, path: &mut Vec<&'n str>) -> Result<usiz
         | (Type::Other, _) => Ok(0),
         (Type::Int { min, max }, Seen::Int(least, greatest)) if min <= least && greatest <= max => Ok(0),
         (_, Seen::Blank) if !slot.required => Ok(0),
-        (Type::Int { .. }, Seen::Float) if slot.known.is_none() => Ok(0),
+        // Up to 32 bits a whole number is the same as a double.
+        (Type::Int { max, .. }, Seen::Float) if slot.known.is_none() || *max <= i32::MAX.into() => Ok(0),
+        (Type::Int { .. }, Seen::Int(..)) => Ok(0),
         (Type::Struct(shape), Seen::Object(members)) => plan_members(shape, members, path),
         (Type::List(item), Seen::List(seen)) => plan(item, seen, path),
         (kind, _) => Err(mark("type_mismatch", format!("{} is not {}", path.join("."), kind.expected()))),
@@ -130,7 +133,10 @@ fn apply_members(shape: &mut Shape, members: Vec<(String, Seen)>) {
 
 fn apply(slot: &mut Slot, seen: Seen) {
     match (&mut slot.kind, seen) {
-        (kind @ Type::Int { .. }, Seen::Float) if slot.known.is_none() => *kind = Type::Float,
+        (Type::Int { .. }, Seen::Float) => slot.widen(Type::Float, DataType::Float64),
+        (Type::Int { min, max }, Seen::Int(least, greatest)) if least < *min || greatest > *max => {
+            slot.widen(Type::Int { min: i64::MIN, max: i64::MAX }, DataType::Int64);
+        }
         (Type::Struct(shape), Seen::Object(members)) => apply_members(shape, members),
         (Type::List(item), Seen::List(seen)) => apply(item, *seen),
         _ => {}

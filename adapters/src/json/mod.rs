@@ -8,6 +8,7 @@
 //! | `not_an_object` | is JSON but no object |
 //! | `select_missing` | has nothing where `select` leads |
 //! | `type_mismatch` | holds a value that its column cannot take unchanged |
+//! | `schema_change` | has a field that no column takes, where columns must not grow |
 //! | `missing_field` | lacks a field that must not be null |
 //! | `reserved_field` | names a field as the runtime's own columns, or not at all (inferred) |
 //! | `ambiguous_field` | names two fields that differ in case alone (inferred) |
@@ -16,6 +17,8 @@
 mod check;
 mod declare;
 mod decode;
+#[cfg(test)]
+mod growth_tests;
 mod infer;
 mod path;
 mod shape;
@@ -23,7 +26,7 @@ mod shape;
 mod tests;
 
 pub use declare::{schema_from_config, timestamp_type};
-pub use decode::{JsonDecoder, JsonSpec, TAKE, format_take};
+pub use decode::{Growth, JsonDecoder, JsonSpec, SCHEMA_CHANGE, TAKE, format_take};
 pub use infer::{COLUMNS_MAX, DEPTH_MAX};
 pub use path::Path;
 pub(crate) use path::SelectError;

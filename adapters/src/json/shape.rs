@@ -111,6 +111,12 @@ impl Slot {
         Self { kind: Type::of(field.data_type()), known: Some(Arc::clone(field)), required: !field.is_nullable() }
     }
 
+    /// Makes it a wider column, which still must not be null if it must not before.
+    pub(super) fn widen(&mut self, kind: Type, data_type: DataType) {
+        self.kind = kind;
+        self.known = self.known.take().map(|field| Arc::new(field.as_ref().clone().with_data_type(data_type)));
+    }
+
     pub(super) fn leaves(&self) -> usize {
         match &self.kind {
             Type::Struct(shape) => shape.leaves(),

@@ -34,7 +34,7 @@ fn declared() -> SchemaRef {
 }
 
 fn decode(schema: Option<SchemaRef>, known: Option<&SchemaRef>, texts: &[&str]) -> Rows {
-    let spec = JsonSpec { schema, event_time: Some("at".to_owned()), select: None };
+    let spec = JsonSpec { schema, event_time: Some("at".to_owned()), ..JsonSpec::default() };
     JsonDecoder::new(spec).decode(&payloads(texts), known)
 }
 
@@ -119,7 +119,7 @@ fn test_messages_name_the_field_and_the_type_and_never_the_value() {
 
 #[test]
 fn test_selected_records_keep_their_own_bytes_when_dead_and_take_filters_them() {
-    let spec = JsonSpec { select: Some("$.data".to_owned()), schema: None, event_time: None };
+    let spec = JsonSpec { select: Some("$.data".to_owned()), ..JsonSpec::default() };
     let decoder = JsonDecoder::new(spec);
     let mut page = payload(r#"{"data":[{"id":0},{"id":1},{"id":"x"},{"id":3},5]}"#);
     let rows = decoder.decode(std::slice::from_ref(&page), None);

@@ -151,7 +151,7 @@ impl Mount for SyntheticMount {
 
     fn decoder(&self) -> Arc<dyn Decode> {
         let event_time = Some("ts".to_owned());
-        Arc::new(JsonDecoder::new(JsonSpec { select: None, event_time, schema: Some(schema()) }))
+        Arc::new(JsonDecoder::new(JsonSpec { event_time, schema: Some(schema()), ..JsonSpec::default() }))
     }
 
     async fn open(

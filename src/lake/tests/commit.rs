@@ -6,7 +6,6 @@ use std::time::Duration;
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
 
-use super::failing::When;
 use super::*;
 use crate::lake::LakeErrorClass;
 
@@ -74,12 +73,12 @@ async fn test_lost_answers_and_failures_at_every_step_leave_one_epoch() {
         "dead/acme/berlin/_delta",
     ];
     for step in steps {
-        for when in [When::Before, When::After] {
+        for fault in [Fault::BEFORE, Fault::AFTER] {
             let inner: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
             let store = FailingStore::new(Arc::clone(&inner));
             let lake = lake_on(Arc::new(store.clone()), 1);
             let mut owner = lake.claim(claim_with(None)).await.unwrap();
-            store.arm(Fail::put(step, when));
+            store.arm(Fail::put(step, fault));
             let first = owner.commit(&next_epoch(&owner, &["a"], 9), "results").await.unwrap();
             assert_eq!(first.epoch, 1);
             owner.commit(&next_epoch(&owner, &["a"], 9), "results").await.unwrap();
@@ -91,7 +90,7 @@ async fn test_lost_answers_and_failures_at_every_step_leave_one_epoch() {
 
 #[tokio::test(start_paused = true)]
 async fn test_commit_after_an_outage_is_called_again_with_the_same_epoch() {
-    for when in [When::Before, When::After] {
+    for fault in [Fault::BEFORE, Fault::AFTER] {
         for step in ["raw/", "results/", "tables/acme/berlin/_delta_log/", "dead/acme/berlin/_delta_log/"] {
             let inner: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
             let store = FailingStore::new(Arc::clone(&inner));
@@ -99,8 +98,8 @@ async fn test_commit_after_an_outage_is_called_again_with_the_same_epoch() {
             let mut owner = lake.claim(claim_with(None)).await.unwrap();
             let sealed = next_epoch(&owner, &["a"], 9);
             // Longer than the commit tries by itself, and the look after it fails too.
-            store.arm(Fail { times: 1000, ..Fail::put(step, when) });
-            store.arm(Fail { operation: "get", path: step, when, skip: 0, times: 1000 });
+            store.arm(Fail { times: 1000, ..Fail::put(step, fault) });
+            store.arm(Fail { operation: "get", path: step, fault, skip: 0, times: 1000 });
             let error = owner.commit(&sealed, "results").await.unwrap_err();
             assert_eq!(error.class, LakeErrorClass::Transient, "{step}");
             store.heal();
@@ -115,7 +114,7 @@ async fn test_dropped_commit_can_be_called_again() {
     // Dropped after every number of polls that it takes.
     for polls in 0.. {
         let inner: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
-        let store = Arc::new(failing::YieldingStore(Arc::clone(&inner)));
+        let store = Arc::new(yielding::YieldingStore(Arc::clone(&inner)));
         let lake = lake_on(store, 1);
         let mut owner = lake.claim(claim_with(None)).await.unwrap();
         let sealed = next_epoch(&owner, &["a"], 9);

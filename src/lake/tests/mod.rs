@@ -19,15 +19,16 @@ use crate::pipeline::{BuilderSpec, EpochBuilder, Sealed};
 use crate::settings::OnBadRecord;
 
 mod commit;
-mod failing;
 mod foreign;
 mod judge;
 mod local;
 mod reading;
 mod recovery;
+mod schema;
 mod simulate;
+mod yielding;
 
-pub(crate) use failing::{Fail, FailingStore};
+pub(crate) use crate::simulation::{Fail, FailingStore, Fault, Weather};
 pub(crate) use judge::judge;
 
 /// 2024-05-01T12:00:00Z.
@@ -149,7 +150,9 @@ pub(crate) fn builder(owner: &Owner) -> EpochBuilder {
         decoder: Arc::new(TestDecoder),
         partition_by: Vec::new(),
         raw_kept: true,
+        generated: Vec::new(),
         on_bad_record: OnBadRecord::DeadLetter,
+        park_on_schema_change: false,
         started_at_us: NOON_US,
     })
 }

@@ -109,7 +109,7 @@ async fn test_desired_states_are_create_only_versions() {
     let store = FailingStore::new(Arc::clone(&inner));
     let lake = lake_on(Arc::new(store.clone()), 1);
     let (one, two) = (json!({"state": "running"}), json!({"state": "stopped"}));
-    store.arm(Fail::put("control/", failing::When::After));
+    store.arm(Fail::put("control/", Fault::AFTER));
     assert_eq!(lake.control_create(&id(), 1, &one).await.unwrap(), Created::Yes);
     assert_eq!(lake.control_create(&id(), 1, &two).await.unwrap(), Created::AlreadyExists);
     assert_eq!(lake.control_create(&id(), 2, &two).await.unwrap(), Created::Yes);

@@ -6,7 +6,6 @@ use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
 
-use super::failing::When;
 use super::*;
 use crate::lake::layout;
 use crate::lake::recover::POSITIONS_EVERY;
@@ -141,7 +140,7 @@ async fn test_dead_letters_left_behind_are_completed_by_the_next_owner() {
     let lake = lake_on(Arc::new(store.clone()), 1);
     let mut owner = lake.claim(claim_with(None)).await.unwrap();
     commit(&mut owner, &["a"], 8).await;
-    store.arm(Fail { times: 1000, ..Fail::put("dead/acme/berlin/_delta_log", When::Before) });
+    store.arm(Fail { times: 1000, ..Fail::put("dead/acme/berlin/_delta_log", Fault::BEFORE) });
     let sealed = next_epoch(&owner, &["a"], 8);
     assert!(owner.commit(&sealed, "results").await.is_err());
     let report = lake.check(None).await.unwrap();

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use object_store::ObjectStore;
 use object_store::memory::InMemory;
 
-use super::failing::Storm;
 use super::*;
 use crate::lake::LakeErrorClass;
 
@@ -26,14 +25,16 @@ impl Draw {
 async fn run(seed: u64) -> (Vec<String>, u32) {
     let inner: Arc<dyn ObjectStore> = Arc::new(InMemory::new());
     let store = FailingStore::new(Arc::clone(&inner));
+    store.seed(seed);
     let mut draw = Draw(seed);
     let nodes = [1, 2].map(|node| lake_on(Arc::new(store.clone()), u128::from(seed) * 10 + node));
     let mut owners: [Option<Owner>; 2] = [None, None];
     let mut pending: [Option<Sealed>; 2] = [None, None];
     let mut caches: Vec<Checkpoint> = Vec::new();
     for step in 0..24 {
-        let storm = Storm { state: draw.below(u64::MAX >> 34), per_mille: [0, 50, 300, 900][draw.below(4) as usize] };
-        store.storm((step < 20).then_some(storm));
+        let per_mille = [0, 25, 150, 450][draw.below(4) as usize];
+        let faults = vec![(per_mille, Fault::BEFORE), (per_mille, Fault::AFTER)];
+        store.set_weather(if step < 20 { Weather { faults, ..Weather::default() } } else { Weather::default() });
         let node = draw.below(2) as usize;
         if draw.below(6) == 0 {
             (owners[node], pending[node]) = (None, None);

@@ -168,7 +168,7 @@ impl Worker {
             };
             match pulled {
                 Ok(Pull::Batch(batch)) => {
-                    faults::point("worker.pulled");
+                    faults::point_of("worker.pulled", &self.shared.id, &self.partition.name);
                     let delivered = tokio::select! {
                         biased;
                         () = stop.stopped() => return Outcome::Stopped,
@@ -177,6 +177,7 @@ impl Worker {
                     if let Err(why) = delivered {
                         return Outcome::Lost(why);
                     }
+                    faults::point_of("worker.delivered", &self.shared.id, &self.partition.name);
                     if timeout.is_none() {
                         self.acknowledge(source).await;
                         return Outcome::Done;
@@ -195,7 +196,6 @@ impl Worker {
     /// Hands a batch to the committer. A stalled lake makes this wait, which is the back-pressure wanted; it is no
     /// failure of the source and no hang of the worker.
     async fn deliver(&mut self, batch: Batch) -> Result<(), IntakeError> {
-        self.ctx.progress.idle();
         let to = batch.to.clone();
         let delivery = Delivery {
             partition: self.partition.name.clone(),
@@ -204,8 +204,10 @@ impl Worker {
             batch,
         };
         if !self.ctx.fence.is_current() {
-            return Err(IntakeError::Superseded);
+            return Err(self.intake.late(&delivery));
         }
+        faults::point_of("worker.delivering", &self.shared.id, &self.partition.name);
+        self.ctx.progress.idle();
         if faults::bug_every("drop_on_interrupt", 8) {
             self.position = to;
             return Ok(());

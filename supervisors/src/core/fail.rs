@@ -6,9 +6,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::start::not_started;
-use super::state::{State, Via, Why};
+use super::state::{Stage, State, Via, Why};
 use super::{Supervisor, group};
-use crate::event::EventKind;
+use crate::event::{EventKind, WaitReason};
 use crate::handle::SupervisorExit;
 use crate::life::{Life, Seq};
 use crate::message::{Origin, Trouble};
@@ -34,7 +34,7 @@ impl Supervisor {
                 record.incident = None;
             }
         }
-        let Trouble { failure, origin } = trouble;
+        let Trouble { failure, origin, panic } = trouble;
         match origin {
             Some(Origin { incident, because_of }) => {
                 record.incident = Some(incident);
@@ -56,6 +56,7 @@ impl Supervisor {
         let mut event = child.event(EventKind::Failed);
         child.reply_started(&not_started(&failure));
         event.reason = Some(failure.reason);
+        event.panic = panic;
         self.tree.record(event);
     }
 
@@ -76,37 +77,74 @@ impl Supervisor {
             OnLimit::Escalate => &mut self.window,
             OnLimit::ParkChild => &mut record.window,
         };
-        let used_up = window.record(limit, now) || policy.consecutive_max.is_some_and(|max| record.consecutive > max);
+        let window = window.record(limit, now);
+        let used_up = window.used > window.limit || policy.consecutive_max.is_some_and(|max| record.consecutive > max);
         match on_limit {
             OnLimit::Escalate if used_up => return self.escalate(seq, failure),
             OnLimit::ParkChild if used_up => return self.park(seq, failure),
             _ => {}
         }
         record.restarts += 1;
-        let attempt = record.consecutive;
-        let backoff = policy.backoff.as_ref().map(|backoff| backoff.delay(attempt, self.tree.fraction()));
-        let delay = backoff.unwrap_or_default().max(failure.retry_after.unwrap_or_default());
+        let flap = record.flap.restarted(policy.flapping.as_ref(), now);
+        let backoff = policy.backoff.as_ref().map(|backoff| backoff.delay(record.consecutive, self.tree.fraction()));
+        let stretch = policy.flapping.filter(|_| flap.flapping).map_or(1.0, |policy| policy.stretch);
+        let backoff = stretched(backoff.unwrap_or_default(), stretch);
+        let asked = failure.retry_after.unwrap_or_default();
+        let (mut delay, mut why) = (backoff.max(asked), WaitReason::Backoff);
+        if asked > backoff {
+            why = WaitReason::RetryAfter;
+        }
+        if delay == Duration::ZERO {
+            (delay, why) = (self.tree.pace(now), WaitReason::Paced);
+            record.paced = delay;
+        }
+        let (left, other) = self.group_wait_left(seq);
+        if left > delay {
+            (delay, why) = (left, other);
+        }
+        let Some(child) = self.children.get(&seq) else { return };
         let mut event = child.event(EventKind::Restarting);
         event.reason = Some(failure.reason);
         event.strategy = Some(self.flags.strategy);
         event.delay = Some(delay);
+        event.wait = (delay > Duration::ZERO).then_some(why);
+        event.paced = event.delay.filter(|_| event.wait == Some(WaitReason::Paced));
+        event.window = Some(window);
+        event.flap = Some(flap);
         self.tree.record(event);
-        self.restart_after(seq, delay);
+        self.restart_after(seq, delay, why);
     }
 
-    fn restart_after(&mut self, seq: Seq, delay: Duration) {
+    fn restart_after(&mut self, seq: Seq, delay: Duration, why: WaitReason) {
         let grouped = self.flags.strategy != Strategy::OneForOne;
-        let delay = if grouped { delay.max(self.group_wait_left(seq)) } else { delay };
         if delay > Duration::ZERO {
-            let until = later(Instant::now(), delay);
-            let timer = self.timers.add(until, Due::Restart(seq));
-            self.set_state(seq, State::Waiting { until, timer });
+            self.wait(seq, later(Instant::now(), delay), why);
         }
         if grouped {
             self.replan(seq, delay == Duration::ZERO);
         } else if delay == Duration::ZERO {
             self.begin_start(seq, Via::Restart);
         }
+    }
+
+    fn wait(&mut self, seq: Seq, until: Instant, why: WaitReason) {
+        let timer = self.timers.add(until, Due::Restart(seq));
+        self.set_state(seq, State::Waiting { until, timer, why });
+    }
+
+    /// The delay of a restart is over: it happens as soon as the storm limiter lets it.
+    pub(super) fn restart_paced(&mut self, seq: Seq) {
+        // What a sibling's restart has taken into its own goes with that one.
+        let own = self.plan.as_ref().is_none_or(|plan| plan.is_caused_by(seq) || !plan.will_start(seq));
+        let now = Instant::now();
+        let Some(child) = self.children.get_mut(&seq) else { return };
+        let leave = matches!(child.state, State::Waiting { why: WaitReason::Paced, .. });
+        let hold = if own && !leave { self.tree.pace(now) } else { Duration::ZERO };
+        if hold == Duration::ZERO {
+            return self.restart_due(seq);
+        }
+        child.record_mut().paced = hold;
+        self.wait(seq, later(now, hold), WaitReason::Paced);
     }
 
     /// The delay of a restart is over, or somebody cut it short.
@@ -127,7 +165,8 @@ impl Supervisor {
     /// stopped and wait with it.
     pub(super) fn park(&mut self, seq: Seq, failure: Failure) {
         let policy = self.policy(seq);
-        let wait = policy.probe.map(|every| every.max(failure.retry_after.unwrap_or_default()));
+        // Who says when to try again is tried again then, also where nothing else is probed.
+        let wait = policy.probe.max(failure.retry_after);
         let timer = wait.map(|wait| self.timers.add(later(Instant::now(), wait), Due::Probe(seq)));
         self.set_state(seq, State::Parked { timer });
         let Some(child) = self.children.get_mut(&seq) else { return };
@@ -139,6 +178,17 @@ impl Supervisor {
         if self.flags.strategy != Strategy::OneForOne {
             self.replan(seq, false);
         }
+    }
+
+    /// A probe is due: it happens as soon as the storm limiter lets it.
+    pub(super) fn probe_paced(&mut self, seq: Seq) {
+        let now = Instant::now();
+        let hold = self.tree.pace(now);
+        if hold == Duration::ZERO {
+            return self.probe(seq);
+        }
+        let timer = self.timers.add(later(now, hold), Due::PacedProbe(seq));
+        self.set_state(seq, State::Parked { timer: Some(timer) });
     }
 
     /// Tries a parked child: one more failure before it is healthy parks it again, and no restart is counted.
@@ -174,7 +224,7 @@ impl Supervisor {
         let incident = record.and_then(|record| record.incident.clone()).unwrap_or_else(|| self.tree.incident());
         let because_of = record.and_then(|record| record.because_of.clone()).unwrap_or_else(|| child.path.clone());
         let origin = Origin { incident, because_of };
-        let trouble = Trouble { failure: failure.clone(), origin: Some(origin.clone()) };
+        let trouble = Trouble::new(failure.clone(), Some(origin.clone()));
         self.end(SupervisorExit::GaveUp { failure, origin: origin.clone() }, Some(origin));
         if let Some(ending) = &mut self.ending {
             ending.not_begun = Some(trouble);
@@ -183,16 +233,14 @@ impl Supervisor {
 
     /// A child promised progress: watch that it keeps the promise.
     pub(super) fn watch(&mut self, seq: Seq, life: u64) {
-        let Some(child) = self.children.get(&seq) else { return };
+        let Some(child) = self.children.get_mut(&seq) else { return };
         let current = child.life.as_ref().filter(|current| current.number == life);
-        let Some(current) = current else { return };
-        match current.deadline() {
-            Some(deadline) => {
-                let timer = self.timers.add(deadline, Due::Progress(seq, life));
-                if let Some(child) = self.children.get_mut(&seq) {
-                    child.watch = Some(timer);
-                }
-            }
+        let Some(current) = current.cloned() else { return };
+        if let Some(old) = child.watch.take() {
+            self.timers.cancel(old);
+        }
+        match current.watch() {
+            Some(deadline) => child.watch = Some(self.timers.add(deadline, Due::Progress(seq, life))),
             None => {
                 if current.unwatch() {
                     self.watch(seq, life);
@@ -213,16 +261,24 @@ impl Supervisor {
         let State::Running { since } = child.state else { return };
         let failure = Failure::new(Class::Hung, "no_progress", "made no progress within the time it had promised");
         self.note_failure(seq, failure.clone().into(), Some((&current, now.duration_since(since))));
-        self.set_state(seq, State::Stopping { why: Why::Hung(failure), timer: None, killed: false, starting: false });
+        let (why, stage) = (Why::Hung(Box::new(failure)), Stage::Ask);
+        self.set_state(seq, State::Stopping { why, timer: None, stage, starting: false, since: now });
         self.kill(seq);
     }
 
-    /// Time that a group restart in progress still has to wait.
-    fn group_wait_left(&self, seq: Seq) -> Duration {
+    /// Time that a group restart in progress, which this child's restart absorbs, still has to wait, and what for.
+    fn group_wait_left(&self, seq: Seq) -> (Duration, WaitReason) {
+        if self.flags.strategy == Strategy::OneForOne {
+            return (Duration::ZERO, WaitReason::Backoff);
+        }
         let cause = self.plan.as_ref().and_then(group::Plan::waits_for).filter(|cause| *cause != seq);
         match cause.and_then(|cause| self.children.get(&cause)).map(|child| &child.state) {
-            Some(State::Waiting { until, .. }) => until.saturating_duration_since(Instant::now()),
-            _ => Duration::ZERO,
+            Some(State::Waiting { until, why, .. }) => (until.saturating_duration_since(Instant::now()), *why),
+            _ => (Duration::ZERO, WaitReason::Backoff),
         }
     }
+}
+
+fn stretched(delay: Duration, factor: f64) -> Duration {
+    Duration::try_from_secs_f64(delay.as_secs_f64() * factor).unwrap_or(Duration::MAX)
 }

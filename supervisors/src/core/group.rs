@@ -1,16 +1,20 @@
 //! Ordered work on several children: the first start, group restarts, the end.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::Supervisor;
-use super::state::{State, Via, Why};
+use super::state::{Stage, State, Via, Why};
 use crate::handle::{ManageError, SupervisorExit};
 use crate::life::Seq;
 use crate::message::{Origin, Trouble};
 use crate::path::ChildPath;
 use crate::policy::{Class, Failure};
 use crate::spec::Strategy;
+use crate::timers::later;
 
 /// A first start or a group restart in progress.
 pub(super) struct Plan {
@@ -66,9 +70,36 @@ impl Plan {
     /// The first child that it has not brought up again.
     fn first_unfinished(&self) -> Seq {
         match &self.phase {
-            Phase::Starting { queue, current } => current.or(queue.front().copied()).unwrap_or(Seq::MAX),
+            Phase::Starting { queue, current } => {
+                current.iter().chain(queue.front()).copied().min().unwrap_or(Seq::MAX)
+            }
             Phase::Stopping { .. } | Phase::Waiting => self.first,
         }
+    }
+
+    /// Takes over new numbers of the children; `known` are the old ones. What it still has to do it does in the new
+    /// order.
+    pub(super) fn renumber(&mut self, new: impl Fn(Seq) -> Seq, known: &[Seq]) {
+        let touched = known.iter().filter(|old| **old >= self.first).map(|old| new(*old));
+        self.first = touched.min().unwrap_or_else(|| new(self.first));
+        if let Some((cause, _)) = &mut self.cause {
+            *cause = new(*cause);
+        }
+        self.skip = self.skip.iter().map(|old| new(*old)).collect();
+        let current = match &mut self.phase {
+            Phase::Stopping { queue, current } => {
+                queue.iter_mut().for_each(|seq| *seq = new(*seq));
+                queue.sort_unstable();
+                current
+            }
+            Phase::Starting { queue, current } => {
+                queue.iter_mut().for_each(|seq| *seq = new(*seq));
+                queue.make_contiguous().sort_unstable();
+                current
+            }
+            Phase::Waiting => return,
+        };
+        *current = current.map(new);
     }
 
     pub(super) fn touches(&self, seq: Seq) -> bool {
@@ -84,9 +115,26 @@ pub(super) struct Ending {
     queue: Vec<Seq>,
     /// What the first start failed with, if that is why it ends.
     pub(super) not_begun: Option<Trouble>,
+    /// The moment from which stages that begin now are timed, so that what is stopped together is due together.
+    clock: Instant,
+    /// Stages of stops that end together, by when.
+    shared: BTreeMap<Instant, Vec<(Seq, Stage)>>,
 }
 
 impl Ending {
+    /// Notes a stage that has this much time; gives the instant if no other ends then.
+    pub(super) fn share(&mut self, seq: Seq, stage: Stage, limit: Duration) -> Option<Instant> {
+        let at = later(self.clock, limit);
+        let stages = self.shared.entry(at).or_default();
+        stages.push((seq, stage));
+        (stages.len() == 1).then_some(at)
+    }
+
+    /// The stages that end at this instant.
+    pub(super) fn due(&mut self, at: Instant) -> Vec<(Seq, Stage)> {
+        self.shared.remove(&at).unwrap_or_default()
+    }
+
     pub(super) fn blame(&self) -> Option<(Arc<str>, ChildPath)> {
         self.origin.as_ref().map(|origin| (Arc::clone(&origin.incident), origin.because_of.clone()))
     }
@@ -206,17 +254,20 @@ impl Supervisor {
             Strategy::OneForAll => 0,
         };
         let mut skip = HashSet::new();
+        let mut ends_first_start = false;
         if let Some(old) = self.plan.take() {
             first = first.min(old.first_unfinished());
             skip = old.skip;
-            if old.cause.is_none() {
-                self.first_start_done();
-            }
+            ends_first_start = old.cause.is_none();
         }
+        skip.remove(&cause);
         let queue = self.children.range(first..).filter(|(_, child)| child.state.is_live());
         let queue = queue.map(|(seq, _)| *seq).collect();
         let phase = Phase::Stopping { queue, current: None };
         self.plan = Some(Plan { cause: Some(culprit), incident, first, phase, due, skip });
+        if ends_first_start {
+            self.first_start_done();
+        }
     }
 
     /// Whether a child that just ended by itself was about to be stopped by the plan: then its end is part of it.
@@ -253,6 +304,13 @@ impl Supervisor {
             _ => self.restart_due(cause),
         }
         true
+    }
+
+    /// Somebody started this child again: the next restart does not leave it out.
+    pub(super) fn take_in(&mut self, seq: Seq) {
+        if let Some(plan) = &mut self.plan {
+            plan.skip.remove(&seq);
+        }
     }
 
     /// Somebody terminated this child: a restart in progress leaves it out, and goes on if it waited for it.
@@ -294,8 +352,9 @@ impl Supervisor {
             }
         }
         let dynamic = self.flags.dynamic;
-        self.ending =
-            Some(Ending { exit, origin, queue: if dynamic { Vec::new() } else { all.clone() }, not_begun: None });
+        let queue = if dynamic { Vec::new() } else { all.clone() };
+        let (clock, shared) = (Instant::now(), BTreeMap::new());
+        self.ending = Some(Ending { exit, origin, queue, not_begun: None, clock, shared });
         if dynamic {
             for seq in all {
                 self.stop_for_end(seq);
@@ -306,7 +365,14 @@ impl Supervisor {
         }
     }
 
-    fn stop_for_end(&mut self, seq: Seq) {
+    /// Stages of the end that begin from here on are timed from `now`.
+    pub(super) fn end_clock(&mut self, now: Instant) {
+        if let Some(ending) = &mut self.ending {
+            ending.clock = now;
+        }
+    }
+
+    pub(super) fn stop_for_end(&mut self, seq: Seq) {
         let state = self.children.get(&seq).map(|child| &child.state);
         if matches!(state, Some(State::Running { .. } | State::Starting { .. })) {
             self.begin_stop(seq, Why::Shutdown);
@@ -347,8 +413,6 @@ impl Supervisor {
 fn why_not_begun(exit: &SupervisorExit) -> Trouble {
     match exit {
         SupervisorExit::Clean => Failure::new(Class::Transient, "stopped", "was stopped while starting").into(),
-        SupervisorExit::GaveUp { failure, origin } => {
-            Trouble { failure: failure.clone(), origin: Some(origin.clone()) }
-        }
+        SupervisorExit::GaveUp { failure, origin } => Trouble::new(failure.clone(), Some(origin.clone())),
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::state::{Child, State, Via, Waiter, Why};
+use super::state::{Child, Stage, State, Via, Waiter, Why};
 use super::{Flags, Supervisor};
 use crate::check::{SpecError, check_child};
 use crate::event::EventKind;
@@ -15,6 +15,7 @@ use crate::life::Seq;
 use crate::message::{LocalView, Manage, Reply};
 use crate::spec::{ChildKind, ChildSpec, OnLimit, Restart, SupervisorSpec};
 use crate::view::{ChildInfo, Counts, NodeState, NodeView};
+use crate::window::half_used;
 
 impl Supervisor {
     pub(super) fn manage(&mut self, request: Manage) {
@@ -134,7 +135,10 @@ impl Supervisor {
             return;
         }
         match self.children.get(&seq).map(|child| &child.state) {
-            Some(State::Down) => self.begin_start(seq, Via::Request),
+            Some(State::Down) => {
+                self.take_in(seq);
+                self.begin_start(seq, Via::Request);
+            }
             Some(State::Waiting { .. }) => self.restart_due(seq),
             Some(State::Parked { .. }) => self.probe(seq),
             _ => {}
@@ -185,6 +189,9 @@ impl Supervisor {
         if self.ending.is_some() {
             return Err(ManageError::ShuttingDown);
         }
+        if spec.ignore {
+            return Ok(());
+        }
         spec.check().map_err(ManageError::Invalid)?;
         if spec.dynamic != self.flags.dynamic {
             return Err(ManageError::Invalid(SpecError::BadCombination));
@@ -202,19 +209,28 @@ impl Supervisor {
             checked.map_err(ManageError::Invalid)?;
         }
         self.flags = flags;
+        let first_new = self.next_seq;
+        let mut order = Vec::with_capacity(self.children.len() + added);
         for spec in children {
-            let known = self.ids.get(&spec.id).and_then(|seq| self.children.get_mut(seq));
-            match known {
-                Some(child) if child.spec.restart == Restart::Temporary && spec.restart == Restart::Temporary => {
-                    child.spec = ChildSpec { how: child.spec.how.clone(), ..spec };
-                }
-                Some(child) => child.spec = spec,
-                None => {
-                    self.insert(spec);
-                }
-            }
+            order.push(self.renew(spec));
+        }
+        if !self.flags.dynamic {
+            let renewed: HashSet<Seq> = order.iter().copied().collect();
+            order.extend(self.children.keys().filter(|seq| !renewed.contains(seq)));
+            self.reorder(&order, first_new);
         }
         Ok(())
+    }
+
+    /// Takes a new spec for a child, or a new child.
+    fn renew(&mut self, spec: ChildSpec) -> Seq {
+        let Some(seq) = self.ids.get(&spec.id).copied() else { return self.insert(spec) };
+        if let Some(child) = self.children.get_mut(&seq) {
+            let forgotten = child.spec.restart == Restart::Temporary && spec.restart == Restart::Temporary;
+            let how = if forgotten { child.spec.how.clone() } else { spec.how.clone() };
+            child.spec = ChildSpec { how, ..spec };
+        }
+        seq
     }
 
     fn counts(&self) -> Counts {
@@ -242,6 +258,7 @@ impl Supervisor {
         if self.flags.on_limit == OnLimit::Escalate {
             node.restarts_in_window = self.window.count(limit, now);
             node.restarts_left = Some(limit.max_restarts.saturating_sub(node.restarts_in_window));
+            node.restarts_warning = half_used(node.restarts_in_window, limit);
         }
         let mut nested = Vec::new();
         for child in self.children.values() {
@@ -257,6 +274,7 @@ impl Supervisor {
         let limit = self.flags.intensity;
         let record = child.record();
         let own_window = self.flags.on_limit == OnLimit::ParkChild;
+        let policy = child.spec.policy.as_ref().unwrap_or(&self.flags.policy);
         let used = record.filter(|_| own_window).map_or(0, |record| record.window.count(limit, now));
         NodeView {
             path: child.path.clone(),
@@ -266,9 +284,13 @@ impl Supervisor {
             uptime_ms: millis(child.uptime(now)),
             restarts_in_window: used,
             restarts_left: own_window.then(|| limit.max_restarts.saturating_sub(used)),
+            restarts_warning: own_window && half_used(used, limit),
             restarts: record.map_or(0, |record| record.restarts),
             abandoned: record.map_or(0, |record| record.abandoned),
             last_error: record.and_then(|record| record.last_error.clone()),
+            last_error_ms: record.and_then(|record| record.last_failure).map(|at| millis(now.duration_since(at))),
+            flap_score: record.map_or(0.0, |record| record.flap.score(now)),
+            flapping: record.is_some_and(|record| record.flap.is_flapping(policy.flapping.as_ref(), now)),
             children: Vec::new(),
         }
     }
@@ -283,9 +305,11 @@ fn node_state(child: &Child, now: Instant) -> NodeState {
     match &child.state {
         State::Running { .. } => NodeState::Running,
         State::Starting { .. } => NodeState::Starting,
+        State::Stopping { stage: Stage::Drain, .. } => NodeState::Draining,
         State::Stopping { .. } => NodeState::Stopping,
-        State::Waiting { until, .. } => {
-            NodeState::Waiting { until_ms: millis(until.saturating_duration_since(now)), attempt: child.attempt() }
+        State::Waiting { until, why, .. } => {
+            let until_ms = millis(until.saturating_duration_since(now));
+            NodeState::Waiting { until_ms, attempt: child.attempt(), why: *why }
         }
         State::Parked { .. } => match record.and_then(|record| record.last_error.clone()) {
             Some(reason) => NodeState::Parked { reason },

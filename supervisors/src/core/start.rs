@@ -1,12 +1,13 @@
 //! Bringing one child up.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use ractor::ActorCell;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::state::{Process, State, Task, Via, Why};
+use super::state::{Process, Stage, State, Task, Via, Why};
 use super::{Place, Supervisor, Tree, spawn};
 use crate::event::EventKind;
 use crate::handle::{ManageError, SupervisorHandle, killed};
@@ -26,6 +27,7 @@ struct EndGuard {
 impl Drop for EndGuard {
     fn drop(&mut self) {
         let exit = self.exit.take().unwrap_or(Exit::Cancelled);
+        self.life.let_go();
         self.life.tell(Msg::Ended { seq: self.life.seq, life: self.life.number, exit });
     }
 }
@@ -40,16 +42,18 @@ impl Drop for StartGuard {
     fn drop(&mut self) {
         let result = self.result.take().unwrap_or_else(|| Err(killed().into()));
         let (seq, life) = (self.life.seq, self.life.number);
+        self.life.let_go();
         self.life.tell(Msg::StartDone { seq, life, result: Box::new(result) });
     }
 }
 
-fn exit_of(result: Result<(), Failure>) -> Exit {
-    result.map_or_else(Exit::failed, |()| Exit::Clean)
+fn exit_of(result: Result<(), Trouble>) -> Exit {
+    result.map_or_else(Exit::trouble, |()| Exit::Clean)
 }
 
 /// Runs a child's future; its end is told after the future is dropped, so that what it held is free by then.
 fn run_task(life: Arc<Life>, future: futures::future::BoxFuture<'static, Result<(), Failure>>) -> Process {
+    life.hold();
     let guard = EndGuard { life, exit: None };
     let task = tokio::spawn(async move {
         let mut guard = guard;
@@ -59,10 +63,11 @@ fn run_task(life: Arc<Life>, future: futures::future::BoxFuture<'static, Result<
 }
 
 fn run_thread(life: Arc<Life>, function: Box<dyn FnOnce() -> Result<(), Failure> + Send>) -> Process {
+    life.hold();
     let guard = EndGuard { life, exit: None };
     tokio::task::spawn_blocking(move || {
         let mut guard = guard;
-        guard.exit = Some(exit_of(caught(function).and_then(|result| result)));
+        guard.exit = Some(exit_of(caught(function).and_then(|result| result.map_err(Trouble::from))));
     });
     Process::Thread
 }
@@ -81,6 +86,9 @@ async fn start_nested(
     nesting: Nesting,
 ) -> Result<Started, Trouble> {
     let spec = Caught(spec).await?;
+    if spec.ignore {
+        return Ok(Started::ignore());
+    }
     let spawned = spawn(nesting.tree, place, spec, Some(nesting.parent?), nesting.origin).await?;
     life.tell(Msg::Nested { seq: life.seq, life: life.number, handle: spawned.handle.clone() });
     match spawned.began.await {
@@ -95,7 +103,7 @@ impl Supervisor {
     pub(super) fn begin_start(&mut self, seq: Seq, via: Via) {
         let Some(child) = self.children.get_mut(&seq) else { return };
         self.next_life += 1;
-        let life = Life::new(seq, self.next_life, self.myself.clone(), self.tree.epoch);
+        let life = Life::new(seq, self.next_life, self.myself.clone(), Arc::clone(&self.tree));
         child.incarnation = self.tree.next_incarnation(&child.path);
         child.life = Some(Arc::clone(&life));
         let context = ChildContext {
@@ -115,11 +123,11 @@ impl Supervisor {
             StartHow::Task(make) => match caught(|| make(context)) {
                 Ok(future) => self.launched(seq, Started { what: Launched::Task(future), info: Value::Null }),
                 // By message, so that a function that always panics cannot recurse here.
-                Err(failure) => drop(StartGuard { life, result: Some(Err(failure.into())) }),
+                Err(trouble) => drop(StartGuard { life, result: Some(Err(trouble)) }),
             },
             StartHow::Function(start) => self.spawn_start(life, async move {
                 let start = caught(|| start(context))?;
-                Ok(Caught(start).await?)
+                Caught(start).await
             }),
             StartHow::Supervisor(spec) => {
                 let (tree, parent) = (Arc::clone(&self.tree), self.myself.cell());
@@ -140,6 +148,7 @@ impl Supervisor {
 
     fn spawn_start(&mut self, life: Arc<Life>, start: impl Future<Output = Result<Started, Trouble>> + Send + 'static) {
         let seq = life.seq;
+        life.hold();
         let guard = StartGuard { life, result: None };
         let start: futures::future::BoxFuture<'static, _> = Box::pin(start);
         let task = tokio::spawn(async move {
@@ -169,9 +178,11 @@ impl Supervisor {
             self.actors.insert(cell.get_id(), (seq, life));
             *slot = Some(handle.clone());
         }
-        if let State::Stopping { killed, .. } = child.state {
+        if let State::Stopping { stage, .. } = child.state {
             handle.cast(Msg::Shutdown);
-            if killed && let Ok(cell) = handle.cell() {
+            if stage == Stage::Kill
+                && let Ok(cell) = handle.cell()
+            {
                 cell.kill();
             }
         }
@@ -203,10 +214,10 @@ impl Supervisor {
         };
         let gone = cell.as_ref().is_none_or(|cell| self.adopt(seq, life, cell).is_some());
         let Some(child) = self.children.get_mut(&seq) else { return };
-        if let State::Stopping { starting, killed, .. } = &mut child.state {
+        if let State::Stopping { starting, stage, .. } = &mut child.state {
             *starting = false;
             self.starting -= 1;
-            if let (true, Some(cell)) = (*killed, &cell) {
+            if let (Stage::Kill, Some(cell)) = (*stage, &cell) {
                 cell.kill();
             }
         }
@@ -273,15 +284,18 @@ impl Supervisor {
 
     fn up(&mut self, seq: Seq, info: Value) {
         let now = Instant::now();
+        let first = self.children.get(&seq).is_some_and(|child| child.state.is_first_start());
         self.set_state(seq, State::Running { since: now });
         let strategy = self.flags.strategy;
         let Some(child) = self.children.get_mut(&seq) else { return };
         let again = child.record().is_some_and(|record| record.down_since.is_some() || record.incident.is_some());
         let mut event = child.event(if again { EventKind::Restarted } else { EventKind::Started });
         if again {
+            let paced = std::mem::take(&mut child.record_mut().paced);
+            event.paced = (paced > Duration::ZERO).then_some(paced);
             event.strategy = Some(strategy);
             event.recovered_in = child.record_mut().down_since.take().map(|down| now.duration_since(down));
-        } else if let Some(origin) = &self.inherited {
+        } else if let Some(origin) = self.inherited.as_ref().filter(|_| first) {
             event.kind = EventKind::Restarted;
             event.incident = Some(Arc::clone(&origin.incident));
             event.because_of = Some(origin.because_of.clone());
@@ -329,6 +343,7 @@ impl Supervisor {
             }
             Via::New => self.remove(seq),
             Via::Request => {}
+            Via::Initial | Via::Restart if self.is_temporary(seq) && self.ending.is_none() => self.gone_for_good(seq),
             Via::Initial | Via::Restart => self.decide(seq, failure),
         }
     }
@@ -342,6 +357,9 @@ impl Supervisor {
         }
         if let Some(life) = child.life.take() {
             life.revoke();
+            if !self.moved.is_empty() {
+                self.moved.remove(&life.number);
+            }
         }
     }
 
@@ -352,7 +370,7 @@ impl Supervisor {
             *timer = None;
             let via = *via;
             let failure = Failure::new(Class::Hung, "start_timeout", format!("did not start within {limit:?}"));
-            self.begin_stop(seq, Why::StartTimeout(via, failure));
+            self.begin_stop(seq, Why::StartTimeout(via, Box::new(failure)));
         }
     }
 }

@@ -10,13 +10,15 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::Supervisor;
-use crate::event::{Event, EventKind};
+use crate::event::{Event, EventKind, WaitReason};
+use crate::flap::FlapScore;
 use crate::handle::{ManageError, SupervisorHandle};
 use crate::life::{Life, Seq};
 use crate::path::ChildPath;
-use crate::policy::{Failure, Reason, RestartPolicy, Window};
-use crate::spec::ChildSpec;
+use crate::policy::{Failure, Reason, RestartPolicy};
+use crate::spec::{ChildSpec, Restart};
 use crate::timers::TimerKey;
+use crate::window::Window;
 
 /// On whose behalf a start happens, which decides what its failure means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,9 +45,20 @@ pub(super) enum Why {
     /// The supervisor ends.
     Shutdown,
     /// It made no progress; already reported as failed.
-    Hung(Failure),
+    Hung(Box<Failure>),
     /// Its start function took too long.
-    StartTimeout(Via, Failure),
+    StartTimeout(Via, Box<Failure>),
+}
+
+/// How far a stop has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Asked to finish what it has.
+    Drain,
+    /// Asked to stop.
+    Ask,
+    /// Ended by force; from here on it is fenced.
+    Kill,
 }
 
 #[derive(Debug)]
@@ -53,9 +66,9 @@ pub(super) enum State {
     Down,
     Starting { via: Via, timer: Option<TimerKey> },
     Running { since: Instant },
-    Waiting { until: Instant, timer: TimerKey },
+    Waiting { until: Instant, timer: TimerKey, why: WaitReason },
     Parked { timer: Option<TimerKey> },
-    Stopping { why: Why, timer: Option<TimerKey>, killed: bool, starting: bool },
+    Stopping { why: Why, timer: Option<TimerKey>, stage: Stage, starting: bool, since: Instant },
 }
 
 impl State {
@@ -67,6 +80,11 @@ impl State {
     /// Whether a start function's result is still to come.
     pub(super) fn is_starting(&self) -> bool {
         matches!(self, Self::Starting { .. } | Self::Stopping { starting: true, .. })
+    }
+
+    /// Whether it is being started with its supervisor.
+    pub(super) fn is_first_start(&self) -> bool {
+        matches!(self, Self::Starting { via: Via::Initial, .. })
     }
 
     pub(super) fn timer(&self) -> Option<TimerKey> {
@@ -133,6 +151,9 @@ pub(super) struct Record {
     pub(super) restarts: u64,
     /// Its lives that were abandoned and still run.
     pub(super) abandoned: u32,
+    pub(super) flap: FlapScore,
+    /// How long the storm limiter puts off the restart in progress.
+    pub(super) paced: Duration,
 }
 
 pub(super) enum Waiter {
@@ -183,7 +204,8 @@ impl Child {
     /// Forgets its troubles, except what is counted over its whole time.
     pub(super) fn forgive(&mut self) {
         let Some(record) = &mut self.record else { return };
-        let kept = Record { restarts: record.restarts, abandoned: record.abandoned, ..Record::default() };
+        let (restarts, abandoned, flap) = (record.restarts, record.abandoned, record.flap);
+        let kept = Record { restarts, abandoned, flap, ..Record::default() };
         if kept.restarts == 0 && kept.abandoned == 0 {
             self.record = None;
         } else {
@@ -260,6 +282,10 @@ impl Supervisor {
         child.is_some_and(|child| {
             child.state.is_starting() && child.life.as_ref().is_some_and(|current| current.number == life)
         })
+    }
+
+    pub(super) fn is_temporary(&self, seq: Seq) -> bool {
+        self.children.get(&seq).is_some_and(|child| child.spec.restart == Restart::Temporary)
     }
 
     pub(super) fn is_live(&self, seq: Seq) -> bool {

@@ -114,6 +114,25 @@ async fn test_class_that_cannot_heal_is_parked_at_once_and_probed_half_open() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn test_parked_child_that_says_when_to_try_again_is_probed_then() {
+    let stage = Stage::default();
+    let policy = RestartPolicy::default().park_on([Class::Auth, Class::Fenced]);
+    let _root = stage.start(generous(&stage, policy)).await;
+    let denied = Failure::new(Class::Auth, "denied", "denied").retry_after(seconds(60));
+    stage.tell("a", Order::Fail(denied)).await;
+    stage.log.clear();
+    pass(seconds(59)).await;
+    assert!(stage.log.trace().is_empty());
+    pass(seconds(1)).await;
+    assert_eq!(stage.log.trace(), ["probed a", "restarted a"]);
+    stage.tell("a", Order::Healthy).await;
+    stage.tell("a", Order::Fail(Failure::new(Class::Fenced, "fenced", "fenced"))).await;
+    stage.log.clear();
+    pass(seconds(100_000)).await;
+    assert!(stage.log.trace().is_empty(), "who does not say is not probed");
+}
+
+#[tokio::test(start_paused = true)]
 async fn test_limit_parks_only_the_child_that_reached_it() {
     let stage = Stage::default();
     let spec = SupervisorSpec::default().intensity(2, seconds(60)).on_limit(OnLimit::ParkChild);
@@ -167,6 +186,23 @@ async fn test_child_without_progress_is_killed_and_restarted_as_hung() {
     stage.tell("a", Order::Healthy).await;
     pass(seconds(100)).await;
     assert_eq!(stage.log.of(EventKind::Failed).len(), 1, "idle and healthy children owe nothing");
+}
+
+#[tokio::test(start_paused = true)]
+async fn test_promise_that_is_sooner_than_the_one_before_is_held_to() {
+    let stage = Stage::default();
+    let _root = stage.start(generous(&stage, RestartPolicy::default())).await;
+    stage.tell("a", Order::Busy(seconds(3_600))).await;
+    stage.tell("a", Order::Busy(seconds(10))).await;
+    pass(seconds(10)).await;
+    assert_eq!(stage.log.of(EventKind::Failed).len(), 1, "hung after ten seconds, not after an hour");
+    stage.tell("a", Order::Busy(seconds(3_600))).await;
+    stage.tell("a", Order::Idle).await;
+    stage.tell("a", Order::Busy(seconds(10))).await;
+    pass(seconds(9)).await;
+    assert_eq!(stage.log.of(EventKind::Failed).len(), 1);
+    pass(seconds(1)).await;
+    assert_eq!(stage.log.of(EventKind::Failed).len(), 2);
 }
 
 #[tokio::test(start_paused = true)]

@@ -77,9 +77,9 @@ async fn test_actor_that_fails_panics_or_is_killed_is_restarted_with_its_reason(
     let reasons: Vec<_> = stage.log.of(EventKind::Failed).into_iter().map(|event| event.reason.unwrap()).collect();
     let codes: Vec<_> = reasons.iter().map(|reason| (reason.class, reason.code.as_str())).collect();
     let expected =
-        [(Class::Auth, "denied"), (Class::Bug, "actor_failed"), (Class::Bug, "killed"), (Class::Transient, "stopped")];
+        [(Class::Auth, "denied"), (Class::Bug, "panic"), (Class::Bug, "killed"), (Class::Transient, "stopped")];
     assert_eq!(codes, expected);
-    assert_eq!(reasons[1].message, "actor panics");
+    assert!(reasons[1].message.starts_with("actor panics (at "), "{}", reasons[1]);
     assert_eq!(refs.lock().unwrap().len(), 5);
     last(&refs).send_message(Say::StopClean).unwrap();
     quiet().await;

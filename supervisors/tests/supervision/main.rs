@@ -4,11 +4,30 @@
 
 mod support;
 
+mod abandonment;
 mod beyond;
+mod change_order;
+mod check_specs;
+mod drain;
+mod dynamic_shutdown;
+mod examples;
+mod flap_score;
+mod formats;
 mod groups;
+mod initial_retry;
+mod intensity_warning;
 mod kinds;
 mod lifecycle;
+mod limits;
+mod live_view;
 mod manage;
 mod model;
 mod nested;
+mod pages;
+mod panic_backtrace;
+mod partitions;
+mod retry_after;
 mod significant;
+mod start_forms;
+mod stop_report;
+mod storm_limiter;

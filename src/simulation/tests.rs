@@ -1,0 +1,183 @@
+//! Seeds.
+
+use std::collections::BTreeMap;
+use std::sync::Once;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::{Outcome, run};
+
+/// Seeds of one run of the test command.
+const SEEDS: u64 = 300;
+/// Runtimes side by side, each with a world of its own.
+const THREADS: u64 = 2;
+
+fn number(name: &str, default: u64) -> u64 {
+    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
+/// Panics that were ordered need no words.
+fn hush() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            let text = info.payload().downcast_ref::<String>().map(String::as_str);
+            if !text.is_some_and(|text| text.starts_with("crash point")) {
+                before(info);
+            }
+        }));
+    });
+}
+
+/// Runs seeds and shows each to `see`.
+fn all(first: u64, count: u64, bug: Option<&str>, see: impl Fn(u64, Outcome) + Sync) {
+    hush();
+    let next = AtomicU64::new(first);
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::SeqCst);
+                    if seed >= first + count {
+                        return;
+                    }
+                    see(seed, run(seed, bug));
+                }
+            });
+        }
+    });
+}
+
+fn add(sum: &mut BTreeMap<String, u64>, more: &BTreeMap<String, u32>) {
+    for (name, count) in more {
+        *sum.entry(name.clone()).or_default() += u64::from(*count);
+    }
+}
+
+/// Faults that must have come, or the seeds prove nothing.
+const FAULTS: [&str; 22] = [
+    "Fail",
+    "Kill",
+    "Panic",
+    "answer_lost",
+    "clock",
+    "conflict",
+    "foreign append",
+    "foreign compact",
+    "foreign delete",
+    "foreign take back",
+    "foreign widen",
+    "kill",
+    "late",
+    "message",
+    "overtaken",
+    "reset",
+    "second owner",
+    "silent",
+    "silent_done",
+    "throttled",
+    "unauthenticated",
+    "unavailable",
+];
+
+#[derive(Default)]
+struct Sum {
+    failed: Vec<String>,
+    faults: BTreeMap<String, u64>,
+    restarts: BTreeMap<String, u64>,
+    parked: BTreeMap<String, u64>,
+    records: u64,
+    dead: u64,
+    epochs: u64,
+    acknowledged: u64,
+}
+
+#[test]
+fn test_simulation_loses_and_doubles_nothing() {
+    let (first, count) = (number("SIMULATION_SEED", 0), number("SIMULATION_SEEDS", SEEDS));
+    let sum = std::sync::Mutex::new(Sum::default());
+    all(first, count, None, |seed, outcome| {
+        let mut sum = sum.lock().unwrap();
+        add(&mut sum.faults, &outcome.faults);
+        add(&mut sum.restarts, &outcome.restarts);
+        add(&mut sum.parked, &outcome.parked);
+        sum.records += outcome.records;
+        sum.dead += outcome.dead;
+        sum.epochs += outcome.epochs;
+        sum.acknowledged += outcome.acknowledged;
+        if let Some(what) = outcome.wrong.first() {
+            let line = format!("SIMULATION_SEED={seed} SIMULATION_SEEDS=1 cargo test --lib simulation: {what}");
+            println!("{line}");
+            sum.failed.push(line);
+            if std::env::var_os("SIMULATION_LOG").is_some() {
+                println!("{}\n{}", outcome.log.join("\n"), outcome.wrong.join("\n"));
+            }
+        }
+    });
+    let sum = sum.into_inner().unwrap();
+    println!("{} records, {} dead, {} epochs, {} acknowledged", sum.records, sum.dead, sum.epochs, sum.acknowledged);
+    println!("faults {:?}\nrestarts {:?}\nparked {:?}", sum.faults, sum.restarts, sum.parked);
+    assert!(sum.failed.is_empty(), "{} of {count} seeds:\n{}", sum.failed.len(), sum.failed.join("\n"));
+    if count >= SEEDS {
+        let absent: Vec<_> = FAULTS.iter().filter(|name| !sum.faults.contains_key(**name)).collect();
+        assert!(absent.is_empty(), "these never happened: {absent:?}");
+        assert!(sum.records > 50 * count && sum.dead > count && sum.acknowledged > 10 * count);
+    }
+}
+
+#[test]
+fn test_simulation_of_the_same_seed_tells_the_same_story_byte_for_byte() {
+    for seed in number("SIMULATION_SEED", 0)..number("SIMULATION_SEED", 0) + 8 {
+        let (once, again) = (run(seed, None).log, run(seed, None).log);
+        assert!(once.len() > 100, "seed {seed} has a story");
+        let differs = once.iter().zip(&again).position(|(a, b)| a != b);
+        if let Some(at) = differs {
+            panic!("seed {seed}, line {at}:\n{}\n{}", once[at], again[at]);
+        }
+        assert_eq!(once.len(), again.len(), "seed {seed}");
+    }
+}
+
+/// Deliberate bugs, each with how many of the first seeds it may hide in.
+const BUGS: [(&str, u64); 14] = [
+    ("announce_before_commit", 8),
+    ("sled_before_commit", 8),
+    ("dead_before_commit", 8),
+    ("skip_own_check", 40),
+    ("ignore_conflict", 40),
+    ("no_look", 20),
+    ("trust_refusal", 40),
+    ("acknowledge_before_raw", 8),
+    ("random_raw_name", 8),
+    ("record_gap", 8),
+    ("double_delivery", 8),
+    ("drop_on_interrupt", 8),
+    ("resume_from_zero", 20),
+    ("resume_from_cache", 40),
+];
+
+/// How many of `count` seeds catch the bug, and what the first one says.
+fn caught(bug: &str, count: u64) -> (u64, String) {
+    let found = std::sync::Mutex::new((0, String::new()));
+    all(0, count, Some(bug), |_, outcome| {
+        if let Some(what) = outcome.wrong.first() {
+            let mut found = found.lock().unwrap();
+            found.0 += 1;
+            found.1.clone_from(what);
+        }
+    });
+    found.into_inner().unwrap()
+}
+
+#[test]
+fn test_simulation_catches_deliberate_bugs() {
+    let mut hidden = Vec::new();
+    for (bug, seeds) in BUGS {
+        let (caught, first) = caught(bug, seeds);
+        println!("{bug}: {caught} of {seeds} seeds: {first:.160}");
+        if caught == 0 {
+            hidden.push(bug);
+        }
+    }
+    assert!(hidden.is_empty(), "nobody saw {hidden:?}");
+}

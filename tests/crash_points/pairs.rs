@@ -1,0 +1,73 @@
+//! A crash, and another one during the recovery from it or later.
+
+use futures::StreamExt;
+use rand::seq::IndexedRandom;
+
+use super::{CELLS_AT_ONCE, Kind, POINTS, Point, feed, has_fired, judge, provoke, start};
+use crate::crash::seeded;
+use crate::support::Lab;
+
+/// Pairs of each kind in the test command.
+const SAMPLE: usize = 9;
+
+/// The process dies at one point, and the next one at the other.
+async fn dies_twice(first: &Point, second: &Point) {
+    let context = format!("{}:1:abort, then {}:1:abort", first.name, second.name);
+    let feed = feed().await;
+    let lab = Lab::new(&feed.config());
+    for point in [first, second] {
+        let mut node = start(&lab, &format!("{}:1:abort", point.name));
+        provoke(&mut node, &feed, point, &context).await;
+        assert!(!node.ended().await.success(), "{context}");
+    }
+    let mut node = start(&lab, "");
+    judge(&lab, &feed, &mut node, &context).await;
+}
+
+/// The same process panics at one point, and then at the other.
+async fn panics_twice(first: &Point, second: &Point) {
+    let context = format!("{}:1:panic,{}:1:panic", first.name, second.name);
+    let feed = feed().await;
+    let lab = Lab::new(&feed.config());
+    let mut node = start(&lab, &context);
+    for point in [first, second] {
+        provoke(&mut node, &feed, point, &context).await;
+    }
+    // Both, also where they are the same.
+    let fired = |point: &Point| node.log().matches(&format!("crash point {} fired", point.name)).count();
+    let times = if first.name == second.name { 2 } else { 1 };
+    crate::support::wait_for(&context, super::CELL_MAX, async || (fired(second) >= times).then_some(())).await;
+    judge(&lab, &feed, &mut node, &context).await;
+    assert!(has_fired(&node, first) && has_fired(&node, second), "{context}");
+}
+
+/// All pairs, or some.
+fn pairs(test: &str) -> Vec<(&'static Point, &'static Point)> {
+    let all: Vec<_> = POINTS.iter().flat_map(|first| POINTS.iter().map(move |second| (first, second))).collect();
+    match std::env::var("LAKEFEED_CRASH_PAIRS").as_deref() {
+        Ok("all") => all,
+        _ => all.choose_multiple(&mut seeded(test), SAMPLE).copied().collect(),
+    }
+}
+
+async fn run(kind: Kind) {
+    let pairs = pairs(&format!("pairs of {}", kind.name()));
+    let cells = pairs.into_iter().map(|(first, second)| async move {
+        match kind {
+            Kind::Abort => Box::pin(dies_twice(first, second)).await,
+            Kind::Panic | Kind::Err => Box::pin(panics_twice(first, second)).await,
+        }
+    });
+    let done = futures::stream::iter(cells).buffer_unordered(CELLS_AT_ONCE).count().await;
+    eprintln!("{done} pairs of {}", kind.name());
+}
+
+#[tokio::test]
+async fn test_crash_pairs_abort() {
+    run(Kind::Abort).await;
+}
+
+#[tokio::test]
+async fn test_crash_pairs_panic() {
+    run(Kind::Panic).await;
+}

@@ -1,0 +1,147 @@
+//! A worker that holds its thread and never awaits: declared hung, abandoned, fenced, and survived by its successor.
+
+use std::path::Path;
+use std::time::Duration;
+
+use lakefeed::oracle::Verdict;
+use serde_json::Value;
+
+use crate::support::feed::Feed;
+use crate::support::lab::{assert_sound, stream};
+use crate::support::{Lab, Node, Synthetic, wait_for};
+
+const WORKER: &str = "lakefeed/tenants/acme/feed/workers/0";
+const FEED: &str = "lakefeed/tenants/acme/feed";
+/// Flows beside it for longer than the test takes.
+const OTHER: Synthetic = Synthetic { seed: 41, partitions: 1, total: 1_000_000, rate: 50 };
+/// Records in each of the feed's two partitions.
+const RECORDS: u64 = 150;
+
+/// A feed whose workload may take a second, so that its worker counts as hung some seconds later, and another stream.
+fn config(feed: &Feed) -> String {
+    let feed = feed.config().replace("timeout = \"10s\"", "timeout = \"1s\"");
+    format!("{feed}{}{}", OTHER.adapter("SYN"), stream(Synthetic::STREAM, "SYN"))
+}
+
+fn is(event: &str) -> impl Fn(&Value) -> bool {
+    move |line| line["event"] == event && line["path"] == WORKER
+}
+
+/// Starts a node whose worker holds its thread at its third hand-over, past its own look at the fence, until `let_go` is there.
+fn start(lab: &Lab, kind: &str, let_go: &Path, bug: &str) -> Node {
+    let crash = format!("worker.delivering@{}/0:3:{kind}", Feed::STREAM);
+    let mut env = vec![("LAKEFEED_CRASH", crash.as_str()), ("LAKEFEED_CRASH_UNTIL", let_go.to_str().unwrap())];
+    if !bug.is_empty() {
+        env.push(("LAKEFEED_BUG", bug));
+    }
+    lab.start_with(&env)
+}
+
+/// Waits for the hang to be noticed, and checks what is told about it.
+async fn is_abandoned_and_replaced(lab: &Lab, node: &Node) {
+    wait_for("the hang", Duration::from_secs(30), async || {
+        node.log().contains("crash point worker.delivering fired").then_some(())
+    })
+    .await;
+    // It hangs, and everything else goes on: the API, the other stream, and soon its own successor.
+    assert_eq!(node.get("/health/ready").await.0, 200);
+    lab.epoch_after(Synthetic::STREAM, lab.epoch(Synthetic::STREAM) + 3).await;
+    let abandoned = node.restart_where("abandoned worker", is("abandoned")).await;
+    assert_eq!((&abandoned["incarnation"], &abandoned["reason"]["class"]), (&1.into(), &"hung".into()), "{abandoned}");
+    let restarted = node.restart_where("successor", is("restarted")).await;
+    assert_eq!(restarted["incarnation"], 2, "{restarted}");
+    assert_eq!(restarted["incident"], abandoned["incident"]);
+    let at = node.tree_at(WORKER).await;
+    assert_eq!((&at["incarnation"], &at["abandoned"]), (&2.into(), &1.into()), "{at}");
+    assert_eq!(node.metric("lakefeed_restarts_total", &[("stream", "feed"), ("class", "hung")]).await, Some(1.0));
+}
+
+/// Nothing but the hung worker was touched.
+async fn assert_only_it(node: &Node) {
+    for line in node.restarts().await {
+        let touched = !matches!(line["event"].as_str(), Some("started" | "stopped"));
+        assert!(!touched || line["path"] == WORKER, "{line}");
+    }
+    let lines = node.restarts_under(FEED).await;
+    let count = |event: &str| lines.iter().filter(|line| line["event"] == event).count();
+    assert_eq!([count("failed"), count("abandoned"), count("restarted")], [1, 1, 1], "{lines:#?}");
+}
+
+#[tokio::test]
+async fn test_supervision_worker_that_spins_is_abandoned_and_its_late_hand_over_refused() {
+    let feed = Feed::start(2, RECORDS).await;
+    let lab = Lab::new(&config(&feed));
+    let let_go = lab.signal_file("let-go");
+    let mut node = start(&lab, "spin", &let_go, "");
+    node.ready().await;
+    is_abandoned_and_replaced(&lab, &node).await;
+    // The successor does all the work before the zombie wakes up, so that what it still holds would be doubled.
+    let before = feed.whole(&lab, &node).await;
+    assert_sound(&before, "the successor's work");
+    assert!(!node.log().contains("late_hand_over"));
+    std::fs::write(&let_go, "").unwrap();
+    wait_for("the refusal", Duration::from_secs(30), async || node.log().contains("late_hand_over").then_some(()))
+        .await;
+    assert!(node.log().contains("crash point worker.delivering over"));
+    wait_for("the zombie's end", Duration::from_secs(30), async || {
+        (node.tree_at(WORKER).await["abandoned"] == 0).then_some(())
+    })
+    .await;
+    let epoch = lab.epoch(Synthetic::STREAM);
+    lab.epoch_after(Synthetic::STREAM, epoch).await;
+    let after = lab.judge(Feed::STREAM, &feed.expected());
+    assert_sound(&after, "after the zombie's attempt");
+    assert_eq!((after.rows, after.epochs), (before.rows, before.epochs));
+    assert_only_it(&node).await;
+    assert_eq!(node.terminate().await, Some(0));
+}
+
+#[tokio::test]
+async fn test_supervision_worker_that_blocks_for_ever_is_survived_and_the_node_still_ends() {
+    let feed = Feed::start(2, RECORDS).await;
+    let lab = Lab::new(&config(&feed));
+    let mut node = start(&lab, "stop", &lab.signal_file("never"), "");
+    node.ready().await;
+    is_abandoned_and_replaced(&lab, &node).await;
+    assert_sound(&feed.whole(&lab, &node).await, "the successor's work");
+    assert_only_it(&node).await;
+    assert_eq!(node.tree_at(WORKER).await["abandoned"], 1);
+    assert_eq!(node.terminate().await, Some(0), "a thread that is held keeps the node from ending:\n{}", node.log());
+}
+
+/// As many workers as the runtime has threads hold them: nothing in the process can help any more, so it ends, with the
+/// code that tells the node's supervisor to start it again.
+#[tokio::test]
+async fn test_supervision_node_without_a_free_thread_gives_up_and_goes_on_when_started_again() {
+    let threads = std::thread::available_parallelism().unwrap().get() as u64;
+    let feed = Feed::start(threads, RECORDS).await;
+    let lab = Lab::new(&feed.config());
+    let mut node = lab.start_with(&[("LAKEFEED_CRASH", "worker.delivering:each:stop"), ("LAKEFEED_HURRY", "1")]);
+    assert_eq!(node.ended().await.code(), Some(70), "{}", node.log());
+    assert_eq!(node.log().matches("crash point worker.delivering fired").count() as u64, threads);
+    assert!(node.log().contains("runtime_stalled"));
+    let mut node = lab.start();
+    assert_sound(&feed.whole(&lab, &node).await, "the next start");
+    assert_eq!(node.terminate().await, Some(0));
+}
+
+/// The fence is what keeps the zombie out: without it, what it holds is in the lake twice, and the judge sees it.
+#[tokio::test]
+async fn test_bug_unfenced_worker_is_caught() {
+    let feed = Feed::start(2, RECORDS).await;
+    let lab = Lab::new(&config(&feed));
+    let let_go = lab.signal_file("let-go");
+    let mut node = start(&lab, "stop", &let_go, "unfenced_worker");
+    node.ready().await;
+    is_abandoned_and_replaced(&lab, &node).await;
+    assert_sound(&feed.whole(&lab, &node).await, "before the zombie wakes up");
+    std::fs::write(&let_go, "").unwrap();
+    let found = wait_for("what the zombie did", Duration::from_secs(30), async || {
+        let verdict: Verdict = lab.judge(Feed::STREAM, &feed.expected());
+        let gap = node.restarts_under(FEED).await.iter().any(|line| line["reason"]["code"] == "position_gap");
+        (!verdict.ok() || gap).then(|| (verdict.doubled, gap))
+    })
+    .await;
+    assert!(found.0 > 0 || found.1, "{found:?}");
+    assert!(!node.log().contains("late_hand_over"));
+}
