@@ -207,9 +207,9 @@ mod armed {
         }
         // In turn: the first that has not fired yet is the last that counts.
         let mut waits = false;
-        let mut turn =
-            armed().iter().take_while(|armed| !std::mem::replace(&mut waits, !armed.fired.load(Ordering::SeqCst)));
-        let Some(armed) = turn.find(|armed| armed.name == name && armed.is_of(subject)) else { return false };
+        let counts = |armed: &&Armed| !std::mem::replace(&mut waits, !armed.fired.load(Ordering::SeqCst));
+        let named = |armed: &&Armed| armed.name == name && armed.is_of(subject);
+        let Some(armed) = armed().iter().take_while(counts).filter(named).last() else { return false };
         if file("LAKEFEED_CRASH_WHILE").is_some_and(|file| !file.exists()) || !armed.passes(subject) {
             return false;
         }

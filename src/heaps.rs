@@ -15,10 +15,12 @@ const VARIABLE: &str = "MALLOC_ARENA_MAX";
 /// One for each of two cores; on more the threads share them, which costs less than what the heaps would hold.
 const HEAPS: &str = "2";
 
-/// glibc's variable for the size from which a block is given back to the system as soon as it is freed. Left alone it
-/// grows to 32 MiB by itself; then the buffers of epochs stay in the heaps between small blocks, and a node under
-/// pressure grows for minutes: 375 MiB after three of them, where this keeps it at 263 (`bench memory --seconds 180`).
-const RETURN_FROM: (&str, &str) = ("MALLOC_MMAP_THRESHOLD_", "262144");
+/// glibc's variables for the size from which a block has pages of its own, which go back to the system as soon as it is
+/// freed, and for what a heap may keep free at its end. Left alone the first grows to 32 MiB by itself; then the buffers
+/// of whole epochs stay in the heaps between small blocks, and a node under pressure grows for minutes. Too small a one is
+/// dear: the buffers of a group of records and of a Parquet page, which come and go a hundred times a second, would take
+/// fresh pages from the system each time (a third of the CPU time of `bench ingest` at 256 KiB).
+const KEPT: [(&str, &str); 2] = [("MALLOC_MMAP_THRESHOLD_", "4194304"), ("MALLOC_TRIM_THRESHOLD_", "16777216")];
 
 /// Begins the program again with few heaps, once, as the same process. Where that is not possible it goes on as it is.
 pub fn bound() {
@@ -33,6 +35,6 @@ pub fn bound() {
         .arg0(name.as_deref().unwrap_or(OsStr::new("lakefeed")))
         .args(arguments)
         .env(VARIABLE, HEAPS)
-        .env(RETURN_FROM.0, RETURN_FROM.1)
+        .envs(KEPT)
         .exec();
 }

@@ -7,6 +7,7 @@
 
 mod bench;
 mod bugs;
+mod bugs_of_recovery;
 mod crash;
 mod crash_points;
 mod fencing;
@@ -14,6 +15,7 @@ mod house;
 mod interface;
 mod messages;
 mod misbehaving;
+mod owners;
 mod panics;
 mod s3;
 mod state_damage;

@@ -4,21 +4,28 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use adapters::contract::{Credits, Env, MemoryKeep, Mount, Payload, Pull, Source, SystemClock, SystemResolve};
 use arrow::error::ArrowError;
+use bytes::Bytes;
 use futures::executor::block_on;
+use object_store::ObjectStore;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use serde_json::json;
+use tokio::runtime::Handle;
 
 use super::BenchError;
 use super::ingest::Shape;
+use super::place::create;
 use crate::pipeline::{Encoder, properties_for};
 
 /// Payloads that are decoded at once. Found by trying: smaller and larger groups are slower.
 const GROUP: usize = 8 * 1024;
+
+/// The folder of log entries.
+const LOG: &str = "_delta_log";
 
 /// More than the source asks for at once, so that it never waits.
 const CREDIT_BYTES: usize = 64 << 20;
@@ -53,10 +60,20 @@ pub(super) fn source_only(mount: &dyn Mount) -> Result<u64, BenchError> {
     Ok(records)
 }
 
-/// Takes everything that `mount` gives into a table below `folder`. Blocks.
-pub(super) fn run(mount: &dyn Mount, shape: &Shape, folder: &Path) -> Result<(), BenchError> {
-    let log = folder.join("_delta_log");
-    fs::create_dir_all(&log).map_err(BenchError::Folder)?;
+/// Where the table is.
+#[derive(Clone)]
+pub(super) enum Table {
+    /// A folder of this machine.
+    Folder(PathBuf),
+    /// A store, and the runtime that its requests need.
+    Store(Arc<dyn ObjectStore>, Handle),
+}
+
+/// Takes everything that `mount` gives into a table. Blocks.
+pub(super) fn run(mount: &dyn Mount, shape: &Shape, table: &Table) -> Result<(), BenchError> {
+    if let Table::Folder(folder) = table {
+        fs::create_dir_all(folder.join(LOG)).map_err(BenchError::Folder)?;
+    }
     let mut sources = open(mount)?;
     let (decoder, schema) = (mount.decoder(), mount.schema());
     let credits = Credits::alone(CREDIT_BYTES);
@@ -90,7 +107,7 @@ pub(super) fn run(mount: &dyn Mount, shape: &Shape, folder: &Path) -> Result<(),
             && let Some(encoder) = file.take()
         {
             epoch += 1;
-            commit(folder, &log, epoch, rows, encoder).map_err(BenchError::Folder)?;
+            commit(table, epoch, rows, encoder).map_err(BenchError::Folder)?;
             rows = 0;
         }
         if payloads.is_empty() {
@@ -100,26 +117,38 @@ pub(super) fn run(mount: &dyn Mount, shape: &Shape, folder: &Path) -> Result<(),
 }
 
 /// The file, then the log entry; each durable before the next step.
-fn commit(folder: &Path, log: &Path, epoch: u64, rows: u64, encoder: Encoder) -> std::io::Result<()> {
+fn commit(table: &Table, epoch: u64, rows: u64, encoder: Encoder) -> std::io::Result<()> {
     let (bytes, _) = encoder.finish().map_err(|e: ArrowError| std::io::Error::other(e))?;
     let name = format!("part-{epoch}.parquet");
-    write_new(folder, &name, &bytes)?;
     let add = json!({"add": {"path": name, "partitionValues": {}, "size": bytes.len(), "modificationTime": 0,
         "dataChange": true, "stats": json!({"numRecords": rows}).to_string()}});
-    write_new(log, &format!("{epoch:020}.json"), format!("{add}\n").as_bytes())
+    table.create("", &name, bytes)?;
+    table.create(LOG, &format!("{epoch:020}.json"), format!("{add}\n").into())
 }
 
-fn write_new(folder: &Path, name: &str, bytes: &[u8]) -> std::io::Result<()> {
-    let mut file = OpenOptions::new().write(true).create_new(true).open(folder.join(name))?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    File::open(folder)?.sync_all()
+impl Table {
+    /// A new object, durable when this returns.
+    fn create(&self, folder: &str, name: &str, bytes: Bytes) -> std::io::Result<()> {
+        match self {
+            Self::Folder(table) => {
+                let folder = table.join(folder);
+                let mut file = OpenOptions::new().write(true).create_new(true).open(folder.join(name))?;
+                file.write_all(&bytes)?;
+                file.sync_all()?;
+                File::open(folder)?.sync_all()
+            }
+            Self::Store(store, runtime) => {
+                let path = format!("{folder}/{name}");
+                runtime.block_on(create(store.as_ref(), &path, bytes)).map_err(std::io::Error::other)
+            }
+        }
+    }
 }
 
 /// Rows of the files that the log names, as their Parquet footers count them.
 pub(super) fn rows(folder: &Path) -> Result<u64, BenchError> {
     let mut rows = 0;
-    for entry in fs::read_dir(folder.join("_delta_log")).map_err(BenchError::Folder)? {
+    for entry in fs::read_dir(folder.join(LOG)).map_err(BenchError::Folder)? {
         let text = fs::read_to_string(entry.map_err(BenchError::Folder)?.path()).map_err(BenchError::Folder)?;
         let action: serde_json::Value = serde_json::from_str(&text).map_err(failed)?;
         let path = folder.join(action["add"]["path"].as_str().unwrap_or_default());

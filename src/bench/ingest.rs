@@ -9,7 +9,9 @@ use std::time::Instant;
 use adapters::contract::Mount;
 use serde::Serialize;
 
+use super::bare::Table;
 use super::machine::{Scratch, cpu_seconds};
+use super::place::{self, Place};
 use super::stats::{median, round};
 use super::{BenchError, bare, node};
 use crate::app::{App, Parts};
@@ -26,7 +28,7 @@ const SEED: u64 = 7;
 const STREAM: &str = "ingest";
 
 /// How to measure.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct IngestOptions {
     /// Records in each run, rounded up to whole epochs.
     pub records: u64,
@@ -36,15 +38,18 @@ pub struct IngestOptions {
     pub partitions: u64,
     /// Runs of each side.
     pub rounds: u32,
+    /// Where both sides make their lakes; `None` for folders.
+    pub place: Option<Place>,
 }
 
-impl From<BenchIngestArgs> for IngestOptions {
-    fn from(args: BenchIngestArgs) -> Self {
+impl From<&BenchIngestArgs> for IngestOptions {
+    fn from(args: &BenchIngestArgs) -> Self {
         Self {
             records: args.records,
             record_bytes: args.record_bytes.into(),
             partitions: args.partitions.into(),
             rounds: args.rounds,
+            place: args.lake.clone().map(|url| Place { url, options: args.lake_options.clone() }),
         }
     }
 }
@@ -120,14 +125,14 @@ impl Shape {
 
     /// What an operator would write. Epochs close by their number of records only: the smallest records are twice as
     /// long as asked for, so twice [`EPOCH_BYTES`] is never reached.
-    fn configuration(&self, raw: &str) -> String {
+    fn configuration(&self, raw: &str, place: Option<&Place>) -> String {
         format!(
             r#"[node]
 name = "bench"
 state_dir = "state"
 
 [lake]
-url = "file:lake"
+{lake}
 epoch = {{ max_age = "1h", max_bytes = "128MiB", max_rows = {epoch_records} }}
 
 [api]
@@ -144,6 +149,7 @@ raw = "{raw}"
 [stream."bench/{STREAM}"]
 adapter = "BENCH"
 "#,
+            lake = Place::lines(place),
             epoch_records = self.epoch_records,
             partitions = self.partitions,
             total = self.records / self.partitions,
@@ -185,16 +191,17 @@ pub async fn ingest(options: &IngestOptions) -> Result<Ingest, BenchError> {
     let shape = Shape::of(options);
     let scratch = Scratch::new()?;
     let parts = Parts::process();
-    let settings = node::settings(&shape.configuration("off"), &scratch.folder("settings")?, &parts)?;
+    let place = options.place.as_ref();
+    let settings = node::settings(&shape.configuration("off", None), &scratch.folder("settings")?, &parts)?;
     let job = settings.streams.get(&node::stream(STREAM)).map(|stream| Arc::clone(&stream.job.mount));
     let mount = job.ok_or(BenchError::Stalled("the stream of the benchmark"))?;
     let (mut source, mut bare, mut off, mut keep) =
         (Times::default(), Times::default(), Times::default(), Times::default());
     for _ in 0..options.rounds.max(1) {
         source.push(source_round(&mount, &shape).await?);
-        bare.push(bare_round(&mount, &shape, &scratch.folder("bare")?).await?);
-        off.push(our_round(&shape, "off", &scratch.folder("off")?).await?);
-        keep.push(our_round(&shape, "keep", &scratch.folder("keep")?).await?);
+        bare.push(bare_round(&mount, &shape, &scratch.folder("bare")?, place).await?);
+        off.push(our_round(&shape, "off", &scratch.folder("off")?, place).await?);
+        keep.push(our_round(&shape, "keep", &scratch.folder("keep")?, place).await?);
     }
     let (bare, source) = (bare.settle(), source.settle());
     let per_second = |wall: f64| round(shape.records as f64 / wall, 0);
@@ -233,9 +240,24 @@ async fn source_round(mount: &Arc<dyn Mount>, shape: &Shape) -> Result<(f64, f64
     .await
 }
 
-async fn bare_round(mount: &Arc<dyn Mount>, shape: &Shape, folder: &Path) -> Result<(f64, f64), BenchError> {
-    let (mount, shape, table) = (Arc::clone(mount), *shape, folder.to_owned());
-    let times = timed(move || bare::run(mount.as_ref(), &shape, &table)).await?;
+async fn bare_round(
+    mount: &Arc<dyn Mount>,
+    shape: &Shape,
+    folder: &Path,
+    place: Option<&Place>,
+) -> Result<(f64, f64), BenchError> {
+    let table = match place {
+        None => Table::Folder(folder.to_owned()),
+        Some(_) => {
+            let settings = node::settings(&shape.configuration("off", place), folder, &Parts::process())?;
+            Table::Store(place::store(&settings)?, tokio::runtime::Handle::current())
+        }
+    };
+    let (mount, shape, target) = (Arc::clone(mount), *shape, table.clone());
+    let times = timed(move || bare::run(mount.as_ref(), &shape, &target)).await?;
+    if let Table::Store(store, _) = &table {
+        place::take_home(store.as_ref(), folder).await?;
+    }
     let rows = bare::rows(folder)?;
     std::fs::remove_dir_all(folder).map_err(BenchError::Folder)?;
     if rows == shape.records {
@@ -245,9 +267,10 @@ async fn bare_round(mount: &Arc<dyn Mount>, shape: &Shape, folder: &Path) -> Res
 }
 
 /// From the start of the node to the commit of the last record; the CPU time includes its stop.
-async fn our_round(shape: &Shape, raw: &str, folder: &Path) -> Result<(f64, f64), BenchError> {
+async fn our_round(shape: &Shape, raw: &str, folder: &Path, place: Option<&Place>) -> Result<(f64, f64), BenchError> {
     let parts = Parts::process();
-    let settings = node::settings(&shape.configuration(raw), folder, &parts)?;
+    let settings = node::settings(&shape.configuration(raw, place), folder, &parts)?;
+    let store = place.map(|_| place::store(&settings)).transpose()?;
     let (started, cpu) = (Instant::now(), cpu_seconds()?);
     let app = App::start(settings, parts).await?;
     let last = shape.epochs();
@@ -255,6 +278,9 @@ async fn our_round(shape: &Shape, raw: &str, folder: &Path) -> Result<(f64, f64)
     let wall = started.elapsed().as_secs_f64();
     app.stop().await;
     let cpu = cpu_seconds()? - cpu;
+    if let Some(store) = store {
+        place::take_home(store.as_ref(), &folder.join("lake")).await?;
+    }
     let verdict = node::verdict(&folder.join("lake"), STREAM, shape.expected()).await?;
     std::fs::remove_dir_all(folder).map_err(BenchError::Folder)?;
     node::sound(&verdict)?;
@@ -288,13 +314,14 @@ mod tests {
         for (records, record_bytes, partitions) in
             [(2_097_152, 250, 2), (1, 64, 3), (5000, 4000, 2), (300_000, 65_536, 7)]
         {
-            let shape = Shape::of(&IngestOptions { records, record_bytes, partitions, rounds: 1 });
+            let shape = Shape::of(&IngestOptions { records, record_bytes, partitions, rounds: 1, place: None });
             assert!(shape.records >= records);
             assert_eq!((shape.records % shape.epoch_records, shape.records % partitions), (0, 0), "{shape:?}");
             let per_partition = shape.epoch_records / partitions;
             assert_eq!(per_partition % (256 * 1024 / record_bytes.max(128)).clamp(1, 512), 0, "{shape:?}");
         }
-        let usual = Shape::of(&IngestOptions { records: 2_097_152, record_bytes: 250, partitions: 2, rounds: 1 });
+        let usual =
+            Shape::of(&IngestOptions { records: 2_097_152, record_bytes: 250, partitions: 2, rounds: 1, place: None });
         assert_eq!((usual.records % 1024, usual.epochs()), (0, 8));
     }
 }

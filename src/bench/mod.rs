@@ -8,11 +8,14 @@ mod ingest;
 mod machine;
 mod many;
 mod memory;
+mod meter;
 mod node;
+mod place;
 mod polls;
 mod recovery;
 mod slow;
 mod stats;
+mod streams;
 #[cfg(test)]
 mod tests;
 
@@ -29,8 +32,10 @@ use crate::cli::{Bench, exit};
 
 pub use ingest::{Bare, Ingest, IngestOptions, Ours, ingest};
 pub use memory::{Memory, MemoryOptions, memory};
+pub use place::Place;
 pub use polls::{Polls, PollsOptions, polls};
 pub use recovery::{ManyStreams, Recovery, RecoveryOptions, recovery};
+pub use streams::{ManySmall, StreamsOptions, streams};
 
 /// Why there is no figure.
 #[derive(Debug, Error)]
@@ -82,7 +87,7 @@ pub enum BenchError {
 /// Where there is nothing to print.
 pub async fn run(bench: &Bench, json: bool, out: &mut dyn Write) -> Result<u8, BenchError> {
     match bench {
-        Bench::Ingest(args) => print(&ingest(&(*args).into()).await?, true, json, out),
+        Bench::Ingest(args) => print(&ingest(&args.into()).await?, true, json, out),
         Bench::Recovery(args) => {
             let report = recovery(&RecoveryOptions::of(args, program()?)).await?;
             let ok = report.missing == 0 && report.doubled == 0;
@@ -98,6 +103,7 @@ pub async fn run(bench: &Bench, json: bool, out: &mut dyn Write) -> Result<u8, B
             let ok = report.rss_mib_max <= report.bound_mib;
             print(&report, ok, json, out)
         }
+        Bench::Streams(args) => print(&streams(&args.into()).await?, true, json, out),
     }
 }
 

@@ -21,8 +21,8 @@ pub(super) const TENANT: &str = "bench";
 /// Nothing new for so long: the node has failed. An epoch of 64 MiB takes a second or two.
 const STALLED_AFTER: Duration = Duration::from_secs(120);
 
-/// How often the node is asked how far it is: below what a figure shows, and free.
-const LOOK: Duration = Duration::from_millis(2);
+/// How often the node is asked how far it is: below what a figure shows, and its cost is none of the node's figures'.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// The settings that `toml` says, its relative paths resolved against `folder`.
 pub(super) fn settings(toml: &str, folder: &Path, parts: &Parts) -> Result<Settings, BenchError> {

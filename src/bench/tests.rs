@@ -11,7 +11,7 @@ fn keys(report: &impl Serialize) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn test_ingest_gives_what_the_interface_says() {
-    let options = IngestOptions { records: 4000, record_bytes: 250, partitions: 2, rounds: 1 };
+    let options = IngestOptions { records: 4000, record_bytes: 250, partitions: 2, rounds: 1, place: None };
     let report = ingest(&options).await.expect("measured");
     assert_eq!((report.records, report.record_bytes), (6144, 250));
     assert!(report.bare.records_per_s > 0.0 && report.raw_off.ratio_wall > 0.0 && report.raw_keep.ratio_wall > 0.0);
@@ -55,6 +55,20 @@ async fn test_memory_presses_on_the_lake_and_loses_nothing() {
     assert!(report.pressure >= 50.0, "{report:?}");
     assert!(report.rss_mib_max > 1.0 && report.bound_mib > 1.0);
     assert_eq!(serde_json::to_value(&report).expect("JSON")["idle_worker_bytes"], Value::Null);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn test_streams_are_counted_and_lose_nothing() {
+    let options = StreamsOptions { streams: 3, duration: std::time::Duration::from_secs(3), raw: true };
+    let report = streams(&options).await.expect("measured");
+    assert!(report.commits_per_s > 0.0 && report.lag_ms_p99 >= report.lag_ms_p50, "{report:?}");
+    // Raw segment, data file, record, log entry.
+    assert!(report.puts_per_commit >= 4.0, "{report:?}");
+    let found = keys(&report);
+    for key in ["bench", "streams", "commits_per_s", "lag_ms_p50", "lag_ms_p99", "cpu", "puts_per_commit"] {
+        assert!(found.contains(&key.to_owned()), "{key}");
+    }
+    assert!(report.to_string().contains("3 streams"));
 }
 
 #[test]

@@ -7,7 +7,7 @@ mod values;
 
 pub use args::*;
 pub use bench::*;
-pub use values::{Position, Since};
+pub use values::{LakeOption, Position, Since};
 
 use std::path::Path;
 use std::sync::Arc;

@@ -31,6 +31,26 @@ impl FromStr for Position {
     }
 }
 
+/// `KEY=VALUE` of `lake.options`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LakeOption {
+    /// The option.
+    pub key: String,
+    /// Its value, which may be a secret reference.
+    pub value: String,
+}
+
+impl FromStr for LakeOption {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text.split_once('=') {
+            Some((key, value)) if !key.is_empty() => Ok(Self { key: key.to_owned(), value: value.to_owned() }),
+            _ => Err("expected KEY=VALUE".to_owned()),
+        }
+    }
+}
+
 /// `10m` (ago), or a time in RFC 3339.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Since {

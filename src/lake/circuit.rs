@@ -32,8 +32,8 @@ const WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// The store fails and is given a rest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("the store does not answer; one request at a time asks whether it is back")]
-pub(crate) struct Resting;
+#[error("the store fails with {0}; one request at a time asks whether it is back")]
+pub(crate) struct Resting(&'static str);
 
 #[derive(Debug, Clone, Copy)]
 enum Phase {
@@ -46,6 +46,8 @@ enum Phase {
 struct Inner {
     phase: Phase,
     pause: Duration,
+    /// The code of the newest failure.
+    code: &'static str,
     /// Stirs the pauses, so that several nodes do not probe in step.
     stir: u64,
 }
@@ -72,7 +74,7 @@ enum Look {
 
 impl Circuit {
     pub(crate) fn new(seed: u64) -> Arc<Self> {
-        let inner = Inner { phase: Phase::Closed { failures: 0 }, pause: PAUSE_MIN, stir: seed };
+        let inner = Inner { phase: Phase::Closed { failures: 0 }, pause: PAUSE_MIN, code: "", stir: seed };
         Arc::new(Self { inner: Mutex::new(inner), changed: Notify::new() })
     }
 
@@ -92,7 +94,7 @@ impl Circuit {
                 Look::Wait { until } => until.map_or(deadline, |until| until.min(deadline)),
             };
             if Instant::now() >= deadline {
-                return Err(Resting);
+                return Err(Resting(self.lock().code));
             }
             tokio::select! {
                 () = changed => {}
@@ -127,8 +129,9 @@ impl Circuit {
         }
     }
 
-    fn failed(&self, probe: bool) {
+    fn failed(&self, probe: bool, code: &'static str) {
         let mut inner = self.lock();
+        inner.code = code;
         let opens = match inner.phase {
             Phase::Closed { failures } => {
                 inner.phase = Phase::Closed { failures: failures + 1 };
@@ -149,6 +152,7 @@ impl Circuit {
             gauge!(LAKE_CIRCUIT_OPEN).set(1.0);
             tracing::warn!(
                 code = "lake_circuit_open",
+                cause = code,
                 "the lake's store fails; one request at a time asks it until it answers, the streams wait"
             );
         }
@@ -183,10 +187,10 @@ impl Pass {
         self.circuit.answered();
     }
 
-    /// The store failed.
-    pub(crate) fn failed(mut self) {
+    /// The store failed, as `code` says.
+    pub(crate) fn failed(mut self, code: &'static str) {
         self.told = true;
-        self.circuit.failed(self.probe);
+        self.circuit.failed(self.probe, code);
     }
 }
 
@@ -205,7 +209,7 @@ mod tests {
     async fn opened() -> Arc<Circuit> {
         let circuit = Circuit::new(1);
         for _ in 0..FAILURES_MAX {
-            circuit.admit().await.unwrap().failed();
+            circuit.admit().await.unwrap().failed("x");
         }
         circuit
     }
@@ -215,7 +219,7 @@ mod tests {
         let circuit = Circuit::new(1);
         for _ in 0..100 {
             for _ in 1..FAILURES_MAX {
-                circuit.admit().await.unwrap().failed();
+                circuit.admit().await.unwrap().failed("x");
             }
             circuit.admit().await.unwrap().answered();
         }
@@ -232,7 +236,7 @@ mod tests {
                 while began.elapsed() < Duration::from_secs(60) {
                     if let Ok(pass) = circuit.admit().await {
                         asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                        pass.failed();
+                        pass.failed("x");
                     }
                 }
             })
@@ -266,7 +270,7 @@ mod tests {
         let circuit = opened().await;
         tokio::time::advance(PAUSE_MIN).await;
         let probe = circuit.admit().await.unwrap();
-        assert_eq!(circuit.admit().await.unwrap_err(), Resting);
+        assert_eq!(circuit.admit().await.unwrap_err(), Resting("x"));
         drop(probe);
         circuit.admit().await.unwrap().answered();
         circuit.admit().await.unwrap().answered();

@@ -10,8 +10,9 @@ use super::error::{LakeError, crash};
 use super::evolution::evolution;
 use super::log::{Apps, CLAIM_KEY, Log, Step, TableState};
 use super::owner::Owner;
-use super::recover::{Checkpoint, recover};
+use super::recover::{Checkpoint, Found, recover};
 use super::{Lake, layout};
+use crate::faults;
 use crate::names::StreamId;
 use crate::pipeline::{self, LF_COLUMNS};
 
@@ -67,12 +68,20 @@ impl Lake {
             return Err(LakeError::bug("claim_state", "a claimed table has no state"));
         };
         let (checkpoint, last) = recover(&self.io, &claim.id, state, claim.cache).await?;
+        let checkpoint =
+            if faults::bug("forget_resting") { forget_resting(checkpoint, last.as_ref()) } else { checkpoint };
         let mut owner = Owner::new(Arc::clone(self), &claim.id, log, checkpoint);
-        if let Some(last) = last {
+        if let Some(last) = last.filter(|_| !faults::bug("skip_dead_at_claim")) {
             owner.finish_dead(&last.record).await?;
         }
         Ok(owner)
     }
+}
+
+/// The deliberate bug `forget_resting`: only the partitions that moved in the last epoch are remembered.
+fn forget_resting(mut checkpoint: Checkpoint, last: Option<&Found>) -> Checkpoint {
+    checkpoint.positions.retain(|partition, _| last.is_some_and(|last| last.record.positions.contains_key(partition)));
+    checkpoint
 }
 
 /// A `commitInfo` line. Entries of `ours` are names of our own beside Delta's.

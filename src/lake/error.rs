@@ -52,11 +52,21 @@ const OUT_OF_SPACE: [&str; 4] = [
     "<Code>QuotaExceeded</Code>",
     "InsufficientCapacity",
 ];
-/// How servers say with a status of 400 that credentials are over.
-const EXPIRED: [&str; 3] =
-    ["<Code>ExpiredToken</Code>", "<Code>InvalidToken</Code>", "<Code>TokenRefreshRequired</Code>"];
+/// How servers call credentials that are wrong or over. versitygw says the first with a status of 404.
+const DENIED: [&str; 7] = [
+    "<Code>XAdminUserNotFound</Code>",
+    "<Code>InvalidAccessKeyId</Code>",
+    "<Code>SignatureDoesNotMatch</Code>",
+    "<Code>AccessDenied</Code>",
+    "<Code>ExpiredToken</Code>",
+    "<Code>InvalidToken</Code>",
+    "<Code>TokenRefreshRequired</Code>",
+];
 /// How servers say that there is no such place at all.
 const NO_BUCKET: [&str; 2] = ["<Code>NoSuchBucket</Code>", "<Code>ContainerNotFound</Code>"];
+/// How servers name an object that is not there. An answer of 404 that names anything else tells nothing of the object.
+const ABSENT: [&str; 6] =
+    ["NoSuchKey", "NoSuchVersion", "NoSuchUpload", "BlobNotFound", "ResourceNotFound", "NotFound"];
 
 impl LakeError {
     pub(crate) fn new(class: LakeErrorClass, code: &'static str, message: impl Into<String>) -> Self {
@@ -95,8 +105,8 @@ impl LakeError {
         if error_as::<Silent>(error).is_some() {
             return Self::new(LakeErrorClass::Transient, "lake_silent", format!("{what}: {Silent}"));
         }
-        if error_as::<Resting>(error).is_some() {
-            return Self::new(LakeErrorClass::Transient, "lake_circuit_open", format!("{what}: {Resting}"));
+        if let Some(resting) = error_as::<Resting>(error) {
+            return Self::new(LakeErrorClass::Transient, "lake_circuit_open", format!("{what}: {resting}"));
         }
         let text = error.to_string();
         let says = |words: &[&str]| words.iter().any(|word| text.contains(word));
@@ -104,8 +114,8 @@ impl LakeError {
             E::Generic { .. } | E::PermissionDenied { .. } if says(&OUT_OF_SPACE) => {
                 (LakeErrorClass::Resource, "lake_full")
             }
-            E::Generic { .. } if says(&EXPIRED) => (LakeErrorClass::Auth, "lake_denied"),
-            E::NotFound { .. } if says(&NO_BUCKET) => (LakeErrorClass::Config, "lake_bucket_missing"),
+            _ if says(&DENIED) => (LakeErrorClass::Auth, "lake_denied"),
+            _ if says(&NO_BUCKET) => (LakeErrorClass::Config, "lake_bucket_missing"),
             E::PermissionDenied { .. } | E::Unauthenticated { .. } => (LakeErrorClass::Auth, "lake_denied"),
             E::NotFound { .. } => (LakeErrorClass::Data, "lake_object_missing"),
             E::NotSupported { .. } | E::NotImplemented { .. } => (LakeErrorClass::Config, "lake_unsupported"),
@@ -161,6 +171,19 @@ fn refusal(text: &str) -> Option<(LakeErrorClass, &'static str)> {
         400 if says(&MAY_PASS) => None,
         400 | 405 | 411 | 414 | 415 | 501 => Some((LakeErrorClass::Config, "lake_refused")),
         _ => None,
+    }
+}
+
+/// The error, unless it says that an object is not there and means something else: who believes that would take a lake
+/// for an empty one because its own key is wrong.
+pub(crate) fn honest(error: object_store::Error) -> object_store::Error {
+    match error {
+        object_store::Error::NotFound { source, .. }
+            if answer_code(&source.to_string()).is_some_and(|code| !ABSENT.contains(&code)) =>
+        {
+            object_store::Error::Generic { store: "lake", source }
+        }
+        error => error,
     }
 }
 
@@ -246,6 +269,19 @@ mod tests {
         let path = "x".to_owned();
         let missing = object_store::Error::NotFound { path, source: "404: <Code>NoSuchBucket</Code>".into() };
         assert_eq!(class(&missing), LakeErrorClass::Config);
+    }
+
+    #[test]
+    fn test_an_absent_object_is_one_that_the_server_calls_so() {
+        let missing =
+            |body: &str| honest(object_store::Error::NotFound { path: "x".to_owned(), source: body.to_owned().into() });
+        for body in ["404 Not Found: ", "404: <Code>NoSuchKey</Code>", "No such file or directory"] {
+            assert!(matches!(missing(body), object_store::Error::NotFound { .. }), "{body}");
+        }
+        let denied = missing("404: <Code>XAdminUserNotFound</Code>");
+        assert_eq!(LakeError::store("get of x", &denied).code, "lake_denied");
+        let unknown = missing("404: <Code>Whatever</Code>");
+        assert_eq!(LakeError::store("get of x", &unknown).class, LakeErrorClass::Transient);
     }
 
     #[test]

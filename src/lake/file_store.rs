@@ -74,18 +74,22 @@ fn sync_directory(directory: &FsPath) -> io::Result<()> {
 impl FileStore {
     /// Opens the lake at `root`, which is created where absent. `now_us` tells which temporary files are leftovers.
     pub(crate) fn open(root: &FsPath, now_us: i64) -> Result<Self> {
-        fs::create_dir_all(root.join(TEMPORARY)).map_err(failed)?;
-        sync_directory(root).map_err(failed)?;
-        // The root's own name must be durable too.
-        if let Some(parent) = root.parent() {
-            sync_directory(parent).map_err(failed)?;
-        }
+        make_durable(&root.join(TEMPORARY)).map_err(failed)?;
         remove_leftovers(&root.join(TEMPORARY), now_us).map_err(failed)?;
         let local = LocalFileSystem::new_with_prefix(root)?;
         let root = fs::canonicalize(root).map_err(failed)?;
         let inner = Inner { root, next: AtomicU64::new(0), known: Mutex::default() };
         Ok(Self { inner: Arc::new(inner), local })
     }
+}
+
+/// Makes a folder and all that it stands in, whose names are durable then. Also where it was there: whoever made it may
+/// not have come to the fsync.
+fn make_durable(folder: &FsPath) -> io::Result<()> {
+    let new = folder.ancestors().take_while(|path| !path.exists()).count();
+    fs::create_dir_all(folder)?;
+    let parents = folder.ancestors().skip(1).filter(|path| !path.as_os_str().is_empty());
+    parents.take(new.max(2)).try_for_each(sync_directory)
 }
 
 fn remove_leftovers(folder: &FsPath, now_us: i64) -> io::Result<()> {

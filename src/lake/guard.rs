@@ -22,7 +22,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::circuit::{Circuit, Pass};
-use super::error::{LakeError, LakeErrorClass};
+use super::error::{LakeError, LakeErrorClass, honest};
 use crate::telemetry::metrics::LAKE_FAILURES_TOTAL;
 
 /// Requests under way at once. Far more than one stream needs, few enough that thousands of streams neither open a
@@ -75,14 +75,22 @@ impl Guard {
     /// Tells the circuit how a request ended. A refusal is an answer; so is a full disk, which reads do not know of.
     fn tell<T>(&self, pass: Pass, result: &Result<T>) {
         use LakeErrorClass as C;
-        match result {
-            Err(error) if matches!(LakeError::store("", error).class, C::Transient | C::Auth) => {
-                self.0.failures.fetch_add(1, Ordering::Relaxed);
-                counter!(LAKE_FAILURES_TOTAL).increment(1);
-                pass.failed();
-            }
-            _ => pass.answered(),
+        let error = match result {
+            Ok(_)
+            | Err(
+                Error::NotFound { .. }
+                | Error::AlreadyExists { .. }
+                | Error::Precondition { .. }
+                | Error::NotModified { .. },
+            ) => return pass.answered(),
+            Err(error) => LakeError::store("", error),
+        };
+        if !matches!(error.class, C::Transient | C::Auth) {
+            return pass.answered();
         }
+        self.0.failures.fetch_add(1, Ordering::Relaxed);
+        counter!(LAKE_FAILURES_TOTAL).increment(1);
+        pass.failed(error.code);
     }
 
     /// Requests that the store failed so far.
@@ -93,7 +101,7 @@ impl Guard {
     async fn ask<T>(&self, limit: Duration, request: impl Future<Output = Result<T>>) -> Result<T> {
         let _turn = self.0.requests.acquire().await.map_err(generic)?;
         let pass = self.0.circuit.admit().await.map_err(generic)?;
-        let result = timeout(limit, request).await.unwrap_or_else(|_| Err(generic(Silent)));
+        let result = timeout(limit, request).await.unwrap_or_else(|_| Err(generic(Silent))).map_err(honest);
         self.tell(pass, &result);
         result
     }

@@ -4,22 +4,27 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
-use adapters::contract::{Batch, Decode, Hold, Payload, Position, Rows};
+use adapters::contract::{Batch, Decode, Hold, Payload, Position};
 use adapters::json::SCHEMA_CHANGE;
-use arrow::array::{Array, BooleanArray, RecordBatch};
-use arrow::compute::filter_record_batch;
 use arrow::datatypes::SchemaRef;
-use arrow::json::LineDelimitedWriter;
-use bytes::Bytes;
 use thiserror::Error;
 
 use super::dead::Letter;
-use super::evolve::{align, merge_columns};
-use super::generate::{generate, without_generated};
-use super::raw::Kept;
+use super::decoded::{Decoded, Known, decode};
+use super::objects::{Finished, Objects};
 use super::seal::{Moved, Sealed};
+use crate::faults;
 use crate::names::StreamId;
 use crate::settings::{Generated, OnBadRecord};
+
+/// Payloads that are decoded together: enough that what a group costs vanishes beside what its payloads cost. Few in
+/// tests, so that small epochs have many groups.
+const GROUP_MAX: usize = if cfg!(test) { 4 } else { 8 * 1024 };
+/// The same for large payloads; a single larger one is a group of its own.
+const GROUP_BYTES: usize = 2 << 20;
+
+/// Columns are normalised when they come in, and one batch of them stays far below what an array can hold.
+const ENCODES: &str = "arrays that were normalised when they came in can be encoded";
 
 /// Everything about an epoch but its content.
 pub struct BuilderSpec {
@@ -69,28 +74,21 @@ pub struct Refused {
     pub message: String,
 }
 
-/// Rows of one run of payloads.
-#[derive(Debug)]
-pub(crate) struct Piece {
-    /// Adapter columns, normalised, in the builder's order as of then.
-    pub(crate) batch: RecordBatch,
-    /// For each row, its payload in `EpochBuilder::kept`.
-    pub(crate) payload: Vec<u32>,
-}
-
-/// An epoch being collected. Decodes at once, so that what cannot be taken is known before anything is included.
+/// An epoch being collected. What comes in is decoded and encoded in groups while the epoch is still open, so that little
+/// is left to do when it closes, and little stands in memory meanwhile: a group of payloads, the rows that wait for the
+/// name of their raw segment, and Parquet.
 pub struct EpochBuilder {
-    pub(crate) spec: BuilderSpec,
-    pub(crate) schema: Option<SchemaRef>,
-    pub(crate) partitions: Vec<String>,
-    pub(crate) kept: Vec<Kept>,
-    pub(crate) pieces: Vec<Piece>,
-    pub(crate) letters: Vec<Letter>,
-    pub(crate) positions: BTreeMap<String, Moved>,
-    pub(crate) bytes_by_partition: BTreeMap<String, u64>,
-    pub(crate) watermark_us: Option<i64>,
-    pub(crate) newest_by_partition: BTreeMap<String, i64>,
-    pub(crate) holds: Vec<Hold>,
+    spec: BuilderSpec,
+    schema: Option<SchemaRef>,
+    /// Not decoded yet; always empty where a bad record refuses its batch.
+    group: Group,
+    objects: Objects,
+    positions: BTreeMap<String, Moved>,
+    bytes_by_partition: BTreeMap<String, u64>,
+    watermark_us: Option<i64>,
+    newest_by_partition: BTreeMap<String, i64>,
+    holds: Vec<Hold>,
+    payloads: usize,
     bytes: usize,
 }
 
@@ -98,19 +96,19 @@ impl fmt::Debug for EpochBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EpochBuilder")
             .field("spec", &self.spec)
-            .field("payloads", &self.kept.len())
+            .field("payloads", &self.payloads)
             .field("bytes", &self.bytes)
             .finish_non_exhaustive()
     }
 }
 
-/// What a batch decodes to, before anything of it is included.
+/// Payloads that are decoded together.
 #[derive(Default)]
-struct Decoded {
-    schema: Option<SchemaRef>,
-    pieces: Vec<Piece>,
-    letters: Vec<Letter>,
-    watermark_us: Option<i64>,
+struct Group {
+    payloads: Vec<Payload>,
+    /// The partition of each payload.
+    partitions: Vec<u32>,
+    bytes: usize,
 }
 
 impl EpochBuilder {
@@ -119,16 +117,15 @@ impl EpochBuilder {
     pub fn new(spec: BuilderSpec) -> Self {
         Self {
             schema: spec.schema.clone(),
+            objects: Objects::new(&spec),
             spec,
-            partitions: Vec::new(),
-            kept: Vec::new(),
-            pieces: Vec::new(),
-            letters: Vec::new(),
+            group: Group::default(),
             positions: BTreeMap::new(),
             bytes_by_partition: BTreeMap::new(),
             watermark_us: None,
             newest_by_partition: BTreeMap::new(),
             holds: Vec::new(),
+            payloads: 0,
             bytes: 0,
         }
     }
@@ -136,7 +133,7 @@ impl EpochBuilder {
     /// Payloads so far.
     #[must_use]
     pub fn payloads(&self) -> usize {
-        self.kept.len()
+        self.payloads
     }
 
     /// Bytes of the payloads so far.
@@ -148,55 +145,87 @@ impl EpochBuilder {
     /// Whether a commit would say nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.kept.is_empty() && self.positions.is_empty()
+        self.payloads == 0 && self.positions.is_empty()
     }
 
-    /// Decodes a batch and takes it whole. CPU only.
+    /// Bytes of payload that a push of `batch` would decode and encode before it returns; 0 where it only puts the batch
+    /// to the others.
+    #[must_use]
+    pub fn work(&self, batch: &Batch) -> usize {
+        let all = self.group.bytes + batch.bytes();
+        let now = self.refuses() || all >= GROUP_BYTES || self.group.payloads.len() + batch.payloads.len() >= GROUP_MAX;
+        if now { all } else { 0 }
+    }
+
+    /// Takes a batch whole. CPU only; see [`EpochBuilder::work`] for how much.
     ///
     /// # Errors
     /// Where it does not join to the partition's batches before it, or holds a record that cannot be taken while such
     /// records park their partition. Nothing of the batch is included then.
     pub fn push(&mut self, partition: &str, batch: Batch) -> Result<(), Refused> {
         let bytes = batch.bytes();
+        let full = self.work(&batch) > 0;
         let Batch { from, to, payloads, hold } = batch;
         let moved = self.join(partition, from.as_ref(), to.as_ref())?;
-        let first = u32::try_from(self.kept.len()).unwrap_or(u32::MAX);
-        let decoded = self.decode(&payloads, first);
-        let parks = |letter: &&Letter| {
-            let schema_change = self.spec.park_on_schema_change && letter.code == SCHEMA_CHANGE;
-            schema_change || self.spec.on_bad_record == OnBadRecord::Park
-        };
-        if let Some(letter) = decoded.letters.iter().find(parks) {
-            return Err(Refused { code: letter.code, message: letter.message.clone() });
-        }
-        let partition_index = self.partition_index(partition);
-        for payload in payloads {
-            let Payload { position, received_at_us, meta, bytes, .. } = payload;
-            // Without raw only what rows refer to has to be kept.
-            let (meta, bytes) = if self.spec.raw_kept { (meta, bytes) } else { Default::default() };
-            self.kept.push(Kept {
-                partition: partition_index,
-                position: position.map(|p| p.as_str().to_owned()),
-                received_at_us,
-                meta,
-                bytes,
-            });
-        }
-        self.schema = decoded.schema;
-        self.pieces.extend(decoded.pieces);
-        self.letters.extend(decoded.letters);
-        self.watermark_us = self.watermark_us.max(decoded.watermark_us);
-        if let Some(newest) = decoded.watermark_us {
-            let known = self.newest_by_partition.entry(partition.to_owned()).or_insert(newest);
-            *known = newest.max(*known);
+        let count = payloads.len();
+        if self.refuses() {
+            let partitions = vec![self.objects.partition(partition); count];
+            let decoded = self.decode(&payloads, &partitions);
+            if let Some(letter) = decoded.letters.iter().find(|letter| self.parks(letter)) {
+                return Err(Refused { code: letter.code, message: letter.message.clone() });
+            }
+            self.include(decoded, payloads, &partitions);
+        } else {
+            let index = self.objects.partition(partition);
+            self.group.partitions.extend(std::iter::repeat_n(index, count));
+            self.group.payloads.extend(payloads);
+            self.group.bytes += bytes;
+            if full {
+                self.decode_group();
+            }
         }
         if let Some(moved) = moved {
             self.positions.insert(partition.to_owned(), moved);
         }
         *self.bytes_by_partition.entry(partition.to_owned()).or_default() += bytes as u64;
         self.bytes += bytes;
+        self.payloads += count;
         self.holds.push(hold);
         Ok(())
+    }
+
+    /// Whether a bad record refuses its batch, so that each batch has to be decoded by itself and at once.
+    fn refuses(&self) -> bool {
+        self.spec.on_bad_record == OnBadRecord::Park || self.spec.park_on_schema_change
+    }
+
+    /// Whether this one does.
+    fn parks(&self, letter: &Letter) -> bool {
+        self.spec.on_bad_record == OnBadRecord::Park || letter.code == SCHEMA_CHANGE
+    }
+
+    fn decode(&self, payloads: &[Payload], partitions: &[u32]) -> Decoded {
+        let known = Known { schema: self.schema.as_ref(), generated: &self.spec.generated };
+        decode(self.spec.decoder.as_ref(), known, payloads, partitions)
+    }
+
+    fn decode_group(&mut self) {
+        let Group { payloads, partitions, .. } = std::mem::take(&mut self.group);
+        let decoded = self.decode(&payloads, &partitions);
+        self.include(decoded, payloads, &partitions);
+    }
+
+    fn include(&mut self, mut decoded: Decoded, payloads: Vec<Payload>, partitions: &[u32]) {
+        if faults::bug("drop_dead_letters") {
+            decoded.letters.clear();
+        }
+        for (partition, newest) in &decoded.newest {
+            self.watermark_us = self.watermark_us.max(Some(*newest));
+            let known = self.newest_by_partition.entry(self.objects.partition_name(*partition).to_owned());
+            known.and_modify(|known| *known = (*known).max(*newest)).or_insert(*newest);
+        }
+        self.schema.clone_from(&decoded.schema);
+        self.objects.take(decoded, payloads, partitions).expect(ENCODES);
     }
 
     /// Moves a partition without rows, for an operator's `checkpoint set`. A `to` that is empty means: from the
@@ -207,12 +236,38 @@ impl EpochBuilder {
         self.positions.insert(partition.to_owned(), (from, to.as_str().to_owned()));
     }
 
-    /// Encodes and names everything. CPU only, seconds for a large epoch: keep it off the async threads.
+    /// Encodes what is left and names everything. CPU only: keep it off the async threads.
     ///
     /// `closed_at_us` is when collecting ended, µs UTC.
     #[must_use]
-    pub fn seal(self, closed_at_us: i64) -> Sealed {
-        super::seal::seal(self, closed_at_us).expect("arrays that were normalised when they came in can be encoded")
+    pub fn seal(mut self, closed_at_us: i64) -> Sealed {
+        if !self.group.payloads.is_empty() {
+            self.decode_group();
+        }
+        let Finished { raw, files, dead_files, rows, dead, dead_codes } =
+            self.objects.finish(self.schema.as_ref()).expect(ENCODES);
+        let spec = self.spec;
+        Sealed {
+            id: spec.id,
+            adapter: spec.adapter,
+            epoch: spec.epoch,
+            generation: spec.generation,
+            rows,
+            dead,
+            dead_codes,
+            schema: self.schema,
+            positions: self.positions,
+            watermark_us: self.watermark_us,
+            started_at_us: spec.started_at_us,
+            closed_at_us,
+            raw,
+            files,
+            dead_files,
+            bytes_by_partition: self.bytes_by_partition,
+            newest_by_partition: self.newest_by_partition,
+            partition_by: spec.partition_by,
+            holds: self.holds,
+        }
     }
 
     /// The partition's move with this batch, or the refusal of a batch that does not join.
@@ -231,115 +286,4 @@ impl EpochBuilder {
         };
         Ok(Some((first, to.as_str().to_owned())))
     }
-
-    fn partition_index(&mut self, partition: &str) -> u32 {
-        let index = self.partitions.iter().position(|p| p == partition).unwrap_or_else(|| {
-            self.partitions.push(partition.to_owned());
-            self.partitions.len() - 1
-        });
-        u32::try_from(index).unwrap_or(u32::MAX)
-    }
-
-    /// Decodes the runs between payloads that the source has already given up.
-    fn decode(&self, payloads: &[Payload], first: u32) -> Decoded {
-        let mut decoded = Decoded { schema: self.schema.clone(), ..Decoded::default() };
-        let mut start = 0;
-        while start < payloads.len() {
-            let base = first + u32::try_from(start).unwrap_or(u32::MAX);
-            if let Some(mark) = &payloads[start].dead {
-                let bytes = payloads[start].bytes.clone();
-                decoded.letters.push(Letter { payload: base, code: mark.code, message: mark.message.clone(), bytes });
-                start += 1;
-                continue;
-            }
-            let length = payloads[start..].iter().take_while(|p| p.dead.is_none()).count();
-            let run = &payloads[start..start + length];
-            let known = without_generated(decoded.schema.as_ref(), &self.spec.generated);
-            let rows = self.spec.decoder.decode(run, known.as_ref());
-            decoded.take(rows, run, base, &self.spec.generated);
-            start += length;
-        }
-        decoded
-    }
-}
-
-impl Decoded {
-    fn take(&mut self, rows: Rows, run: &[Payload], base: u32, generated: &[Generated]) {
-        for record in rows.dead {
-            let whole = run.get(record.payload as usize).map(|p| p.bytes.clone()).unwrap_or_default();
-            let bytes = record.bytes.map_or(whole, Bytes::from);
-            self.letters.push(Letter {
-                payload: base + record.payload,
-                code: record.code,
-                message: record.message,
-                bytes,
-            });
-        }
-        let mut payload: Vec<u32> = rows.payload.iter().map(|p| base + p).collect();
-        let mut times = rows.event_time_us;
-        let (schema, unfit) = merge_columns(self.schema.as_ref(), &rows.batch.schema());
-        let mut batch = rows.batch;
-        if !unfit.is_empty() {
-            let keep = self.refuse_unfit(&batch, &unfit, &payload);
-            payload = retain(payload, &keep);
-            times = retain(times, &keep);
-            batch = filter_record_batch(&batch, &keep).unwrap_or_else(|_| batch.slice(0, 0));
-        }
-        if !generated.is_empty() {
-            let indexes: Vec<u32> = payload.iter().map(|p| p - base).collect();
-            batch = generate(&batch, generated, &times, &indexes, run).unwrap_or(batch);
-        }
-        let Ok(batch) = align(&batch, &schema) else {
-            // The types agree in kind, so only a value out of range comes here (text above 2 GiB); none may be dropped.
-            for (row, payload) in payload.into_iter().enumerate() {
-                let message = "a value does not fit the table's column".to_owned();
-                let bytes = row_as_json(&batch, row);
-                self.letters.push(Letter { payload, code: "type_mismatch", message, bytes });
-            }
-            return;
-        };
-        self.watermark_us = self.watermark_us.max(times.into_iter().flatten().max());
-        self.schema = Some(schema);
-        if batch.num_rows() > 0 {
-            self.pieces.push(Piece { batch, payload });
-        }
-    }
-
-    /// Rows with a value in an unfit column become dead letters; gives which rows stay.
-    fn refuse_unfit(&mut self, batch: &RecordBatch, unfit: &[(String, &'static str)], payload: &[u32]) -> BooleanArray {
-        let mut keep = vec![true; batch.num_rows()];
-        for (name, code) in unfit {
-            let Some(column) = batch.column_by_name(name) else { continue };
-            for (row, kept) in keep.iter_mut().enumerate() {
-                if *kept && column.is_valid(row) {
-                    *kept = false;
-                    let message = match *code {
-                        "type_mismatch" => format!("field {name:?} has another type than the table's column"),
-                        _ => format!("field {name:?} cannot be a column of the table"),
-                    };
-                    let bytes = row_as_json(batch, row);
-                    self.letters.push(Letter { payload: payload[row], code, message, bytes });
-                }
-            }
-        }
-        BooleanArray::from(keep)
-    }
-}
-
-fn retain<T>(values: Vec<T>, keep: &BooleanArray) -> Vec<T> {
-    values.into_iter().zip(keep.values()).filter_map(|(value, keep)| keep.then_some(value)).collect()
-}
-
-fn row_as_json(batch: &RecordBatch, row: usize) -> Bytes {
-    let mut json = Vec::new();
-    let mut writer = LineDelimitedWriter::new(&mut json);
-    let written = writer.write(&batch.slice(row, 1)).and_then(|()| writer.finish());
-    drop(writer);
-    if written.is_err() {
-        json.clear();
-    }
-    while json.last() == Some(&b'\n') {
-        json.pop();
-    }
-    json.into()
 }

@@ -1,16 +1,19 @@
 //! From batches to the sealed content of an epoch: pure functions on payloads and Arrow batches. No I/O, no clock.
 //!
 //! ```text
-//! Batch ──push──▶ EpochBuilder (decoded at once, positions joined) ──seal──▶ Sealed: raw segments, data files,
-//!                                                                            dead letters, all encoded and named
+//! Batch ──push──▶ EpochBuilder (positions joined; decoded and encoded in groups) ──seal──▶ Sealed: raw segments, data
+//!                                                                                 files, dead letters, all named
 //! ```
 
 mod builder;
 mod columns;
 mod dead;
+mod decoded;
 mod encode;
 mod evolve;
+mod files;
 mod generate;
+mod objects;
 mod raw;
 mod seal;
 mod split;

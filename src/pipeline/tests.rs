@@ -51,7 +51,7 @@ fn spec(raw_kept: bool, on_bad_record: OnBadRecord) -> BuilderSpec {
         generated: Vec::new(),
         on_bad_record,
         park_on_schema_change: false,
-        started_at_us: 0,
+        started_at_us: 1_714_564_800_000_000,
     }
 }
 
@@ -189,9 +189,87 @@ fn test_payloads_given_up_by_the_source_become_dead_letters_between_rows() {
     assert_eq!(raw[&value(LF_RAW)], b"x");
 }
 
+/// One row a payload `column=value`; columns are inferred.
+struct Columns;
+
+impl Decode for Columns {
+    fn decode(&self, payloads: &[Payload], known: Option<&SchemaRef>) -> Rows {
+        let texts: Vec<String> = payloads.iter().map(|p| String::from_utf8_lossy(&p.bytes).into_owned()).collect();
+        let pairs: Vec<(&str, &str)> = texts.iter().filter_map(|text| text.split_once('=')).collect();
+        let mut names: Vec<String> =
+            known.map(|s| s.fields().iter().map(|f| f.name().clone()).collect()).unwrap_or_default();
+        for (name, _) in &pairs {
+            if !names.iter().any(|known| known == name) {
+                names.push((*name).to_owned());
+            }
+        }
+        let column = |name: &String| -> ArrayRef {
+            Arc::new(pairs.iter().map(|(own, value)| (own == name).then_some(*value)).collect::<StringArray>())
+        };
+        let fields: Vec<_> = names.iter().map(|name| Field::new(name, DataType::Utf8, true)).collect();
+        let columns = names.iter().map(column).collect();
+        let batch = RecordBatch::try_new(Arc::new(Schema::new(fields)), columns).expect("columns");
+        let rows = u32::try_from(pairs.len()).expect("few");
+        Rows { batch, payload: (0..rows).collect(), event_time_us: vec![None; pairs.len()], dead: Vec::new() }
+    }
+}
+
+#[test]
+fn test_columns_that_come_meanwhile_begin_another_file_and_lose_no_row() {
+    for raw_kept in [false, true] {
+        let decoder = Arc::new(Columns);
+        let mut builder = EpochBuilder::new(BuilderSpec { decoder, ..spec(raw_kept, OnBadRecord::DeadLetter) });
+        let texts: Vec<String> = (0..20).map(|n| format!("{}={n}", ["a", "b", "c"][n / 8])).collect();
+        for (n, text) in texts.iter().enumerate() {
+            let from = (n > 0).then(|| n.to_string());
+            builder.push("p", batch(from.as_deref(), &(n + 1).to_string(), vec![payload(text)])).expect("joins");
+        }
+        let sealed = builder.seal(0);
+        assert_eq!(sealed.schema.as_ref().map(|s| s.fields().len()), Some(3));
+        // With raw kept no row is written before its segment is closed, and then the columns are known.
+        assert_eq!(sealed.files.len(), if raw_kept { 1 } else { 3 });
+        let mut found = Vec::new();
+        for batch in sealed.files.iter().flat_map(|file| read(&file.bytes)) {
+            for name in ["a", "b", "c"] {
+                let Some(column) = batch.column_by_name(name) else { continue };
+                let values = column.as_string::<i32>().iter().flatten();
+                found.extend(values.map(|value| format!("{name}={value}")));
+            }
+        }
+        found.sort();
+        let mut expected = texts.clone();
+        expected.sort();
+        assert_eq!(found, expected);
+        assert_eq!(sealed.files.iter().map(|file| file.rows as u64).sum::<u64>(), sealed.rows);
+    }
+}
+
+#[test]
+fn test_batches_are_worked_on_in_groups_and_at_once_where_they_may_be_refused() {
+    let one = || batch(None, "1", vec![payload("abc")]);
+    assert_eq!(EpochBuilder::new(spec(false, OnBadRecord::Park)).work(&one()), 3);
+    let mut builder = EpochBuilder::new(spec(false, OnBadRecord::DeadLetter));
+    assert_eq!(builder.work(&one()), 0);
+    builder.push("p", one()).expect("taken");
+    let many = batch(Some("1"), "2", vec![payload("x"), payload("y"), payload("z")]);
+    assert_eq!(builder.work(&many), 6);
+    builder.push("p", many).expect("taken");
+    assert_eq!(builder.work(&one()), 0);
+    assert_eq!(builder.seal(0).rows, 4);
+}
+
 #[test]
 fn test_large_payloads_make_several_segments_named_by_their_hash() {
-    let mut builder = EpochBuilder::new(spec(true, OnBadRecord::DeadLetter));
+    large_payloads(OnBadRecord::DeadLetter);
+}
+
+#[test]
+fn test_batches_that_are_decoded_whole_lie_across_segments() {
+    large_payloads(OnBadRecord::Park);
+}
+
+fn large_payloads(on_bad_record: OnBadRecord) {
+    let mut builder = EpochBuilder::new(spec(true, on_bad_record));
     let large = |letter: &str| payload(&letter.repeat(9 << 20));
     let huge = payload(&"d".repeat(20 << 20));
     let payloads = vec![large("a"), large("b"), payload("small"), huge, payload("e")];

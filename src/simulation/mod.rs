@@ -15,11 +15,11 @@ mod foreign;
 mod journal;
 mod judge;
 mod node;
+mod refusals;
 mod sink;
 mod source;
 mod store;
 mod story;
-#[cfg(test)]
 mod tests;
 mod truth;
 mod world;
@@ -29,10 +29,15 @@ pub(crate) use world::Outcome;
 
 /// Tells the story of a seed, with a deliberate bug if one is named.
 pub(crate) fn run(seed: u64, bug: Option<&str>) -> Outcome {
+    in_a_runtime(story::tell(seed, bug))
+}
+
+/// Runs a story under a clock that goes only when nobody has anything to do.
+fn in_a_runtime<T>(story: impl Future<Output = T>) -> T {
     supervisors::capture_panics();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
     let runtime = runtime.expect("a runtime");
-    let outcome = runtime.block_on(story::tell(seed, bug));
+    let outcome = runtime.block_on(story);
     store::KILLED.set(false);
     crate::faults::play(None);
     outcome

@@ -263,6 +263,7 @@ impl Committer {
 
     /// Puts a delivery into the open epoch.
     async fn take(&mut self, delivery: Delivery) -> Result<(), Failure> {
+        faults::point_of("committer.taking", &self.shared.id, &delivery.partition);
         if !self.intake.is_wanted(&delivery.partition, delivery.incarnation) {
             return Ok(());
         }
@@ -389,13 +390,13 @@ impl Committer {
     }
 }
 
-/// Decodes a batch into the open epoch, on another thread where it is large.
+/// Puts a batch into the open epoch; on another thread where that is more than a moment's work.
 async fn push(
     mut open: Open,
     partition: String,
     batch: adapters::contract::Batch,
 ) -> Result<(Open, Result<(), Refused>), Failure> {
-    if batch.bytes() <= DECODE_INLINE_BYTES {
+    if open.builder.work(&batch) <= DECODE_INLINE_BYTES {
         let refused = open.builder.push(&partition, batch);
         return Ok((open, refused));
     }
@@ -447,7 +448,13 @@ async fn commit(shared: &Arc<Shared>, owner: &mut Owner, sealed: &Sealed) -> Res
                 tracing::debug!(version = committed.version, rows = committed.rows, dead = committed.dead, "committed");
                 return Ok(committed);
             }
-            Err(e) => patience.wait(shared, &e).await?,
+            Err(e) => {
+                if let Err(e) = patience.wait(shared, &e).await {
+                    // Said here, too, because a commit may outlive the committer that would tell its supervisor.
+                    tracing::warn!(code = e.code, message = e.message, "the epoch was not committed");
+                    return Err(e);
+                }
+            }
         }
     }
 }

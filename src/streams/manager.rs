@@ -177,13 +177,13 @@ impl ManagerState {
             if self.entry.desired() != Desired::Running {
                 return Err("the stream does not run".to_owned());
             }
-            // A parked committer has no workers behind it: bring up what is missing.
-            let _ = stream.restart_child("committer").await;
             self.bring_up();
             return Ok(());
         };
-        if matches!(child_state(stream, "committer").await, Some(NodeState::Parked { .. })) {
-            let _ = stream.restart_child("committer").await;
+        if !committer_runs(stream).await {
+            // With it its workers come back, all of them. Not from here: its claim takes as long as the lake is away.
+            self.bring_up();
+            return Ok(());
         }
         let ids = match partition {
             Some(partition) => vec![tree::child_id(partition).into()],

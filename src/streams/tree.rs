@@ -75,10 +75,19 @@ pub(super) fn stream(entry: Arc<Entry>) -> ChildSpec {
         async move {
             Ok(SupervisorSpec::new(Strategy::RestForOne)
                 .intensity(settings.max_restarts, settings.window)
-                .policy(policy(&settings, vec![Class::Fenced, Class::Config, Class::Auth], false))
+                .policy(policy(&settings, parked_at_once(), false))
                 .child(manager))
         }
     })
+}
+
+/// What no restart of a stream heals.
+fn parked_at_once() -> Vec<Class> {
+    let mut classes = vec![Class::Config, Class::Auth];
+    if !crate::faults::bug("reclaim_when_fenced") {
+        classes.push(Class::Fenced);
+    }
+    classes
 }
 
 fn manager(entry: Arc<Entry>) -> ChildSpec {

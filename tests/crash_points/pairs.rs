@@ -3,7 +3,7 @@
 use futures::StreamExt;
 use rand::seq::IndexedRandom;
 
-use super::{CELLS_AT_ONCE, Kind, POINTS, Point, feed, has_fired, judge, provoke, start};
+use super::{CELLS_AT_ONCE, Kind, POINTS, Point, feed, fired, judge, provoke, start};
 use crate::crash::seeded;
 use crate::support::Lab;
 
@@ -17,7 +17,7 @@ async fn dies_twice(first: &Point, second: &Point) {
     let lab = Lab::new(&feed.config());
     for point in [first, second] {
         let mut node = start(&lab, &format!("{}:1:abort", point.name));
-        provoke(&mut node, &feed, point, &context).await;
+        provoke(&mut node, &feed, point, 1, &context).await;
         assert!(!node.ended().await.success(), "{context}");
     }
     let mut node = start(&lab, "");
@@ -30,15 +30,11 @@ async fn panics_twice(first: &Point, second: &Point) {
     let feed = feed().await;
     let lab = Lab::new(&feed.config());
     let mut node = start(&lab, &context);
-    for point in [first, second] {
-        provoke(&mut node, &feed, point, &context).await;
-    }
-    // Both, also where they are the same.
-    let fired = |point: &Point| node.log().matches(&format!("crash point {} fired", point.name)).count();
     let times = if first.name == second.name { 2 } else { 1 };
-    crate::support::wait_for(&context, super::CELL_MAX, async || (fired(second) >= times).then_some(())).await;
+    provoke(&mut node, &feed, first, 1, &context).await;
+    provoke(&mut node, &feed, second, times, &context).await;
     judge(&lab, &feed, &mut node, &context).await;
-    assert!(has_fired(&node, first) && has_fired(&node, second), "{context}");
+    assert_eq!((fired(&node, first), fired(&node, second)), (times, times), "{context}");
 }
 
 /// All pairs, or some.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use serde_json::json;
 
-use super::{By, CELLS_AT_ONCE, Kind, POINTS, Point, feed, has_fired, judge, provoke, start};
+use super::{By, CELLS_AT_ONCE, Kind, POINTS, Point, feed, fired, judge, provoke, start};
 use crate::support::{Lab, Synthetic, wait_for};
 
 /// The passes at which to fire.
@@ -20,13 +20,13 @@ async fn cell(point: &Point, hit: u64, kind: Kind) {
     let feed = feed().await;
     let lab = Lab::new(&feed.config());
     let mut node = start(&lab, &spec);
-    provoke(&mut node, &feed, point, &spec).await;
+    provoke(&mut node, &feed, point, 1, &spec).await;
     if kind == Kind::Abort {
         assert!(!node.ended().await.success(), "{spec}");
         node = start(&lab, "");
     }
     judge(&lab, &feed, &mut node, &spec).await;
-    assert_eq!(has_fired(&node, point), kind != Kind::Abort, "{spec}");
+    assert_eq!(fired(&node, point), usize::from(kind != Kind::Abort), "{spec}");
 }
 
 async fn all(kind: Kind) {
@@ -72,7 +72,7 @@ async fn test_crash_points_of_a_message() {
             assert!(answer.is_none(), "{}: answered before it was done: {answer:?}", point.name);
         }
         node.ended().await;
-        wait_for("the fault", Duration::from_secs(30), async || has_fired(&node, point).then_some(())).await;
+        wait_for("the fault", Duration::from_secs(30), async || (fired(&node, point) > 0).then_some(())).await;
 
         let mut node = lab.start();
         node.ready().await;

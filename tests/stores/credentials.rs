@@ -22,7 +22,8 @@ async fn test_credentials_in_files_are_followed_when_the_server_refuses_the_old_
     write(ACCESS_KEY, SECRET_KEY);
     let reference = |path: &std::path::Path| format!("\"file:{}\"", path.display());
     let lab = server.lab_with(&STREAM.config(), &server.endpoint(), &reference(&access), &reference(&secret));
-    let mut node = lab.start();
+    // At its most talkative: what the libraries say counts, too.
+    let mut node = lab.start_with(&[("LAKEFEED_LOG", "trace")]);
     lab.epoch_after(Synthetic::STREAM, 1).await;
     server.kill();
     server.change_keys(NEW_ACCESS, NEW_SECRET);

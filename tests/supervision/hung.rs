@@ -109,6 +109,40 @@ async fn test_supervision_worker_that_blocks_for_ever_is_survived_and_the_node_s
     assert_eq!(node.terminate().await, Some(0), "a thread that is held keeps the node from ending:\n{}", node.log());
 }
 
+/// A committer dies while its commit is under way and held up. Its successor claims the stream and commits the same
+/// records; when the commit is let go, it comes too late and is refused.
+#[tokio::test]
+async fn test_supervision_late_commit_of_a_committer_that_died_is_refused() {
+    const STREAM: Synthetic = Synthetic { seed: 45, partitions: 2, total: 900, rate: 300 };
+    let lab = Lab::new(&STREAM.config());
+    let let_go = lab.signal_file("let-go");
+    let mut node = lab.start_with(&[
+        ("LAKEFEED_CRASH", "lake.commit.before:3:stop,committer.taking:1:panic"),
+        ("LAKEFEED_CRASH_UNTIL", let_go.to_str().unwrap()),
+    ]);
+    node.live().await;
+    let restarted = node.restart_where("the successor", |line| {
+        line["event"] == "restarted" && line["path"] == "lakefeed/tenants/acme/syn/committer"
+    });
+    assert_eq!(restarted.await["resumed_from"]["epoch"], 2);
+    lab.epoch_after(Synthetic::STREAM, 5).await;
+    assert!(!node.log().contains("\"fenced\""));
+    std::fs::write(&let_go, "").unwrap();
+    wait_for("the refusal", Duration::from_secs(30), async || {
+        let log = node.log();
+        log.lines().any(|line| line.contains("not committed") && line.contains("\"fenced\"")).then_some(())
+    })
+    .await;
+    for point in ["lake.commit.before", "committer.taking"] {
+        assert!(node.log().contains(&format!("crash point {point} fired")));
+    }
+    assert!(node.log().contains("crash point lake.commit.before over"));
+    assert_sound(&STREAM.whole(&lab, &node).await, "after the late commit");
+    let fenced = node.restarts().await.into_iter().filter(|line| line["reason"]["class"] == "fenced").count();
+    assert_eq!(fenced, 0, "the owner is not touched by what its predecessor tries");
+    assert_eq!(node.terminate().await, Some(0));
+}
+
 /// As many workers as the runtime has threads hold them: nothing in the process can help any more, so it ends, with the
 /// code that tells the node's supervisor to start it again.
 #[tokio::test]
@@ -139,7 +173,7 @@ async fn test_bug_unfenced_worker_is_caught() {
     let found = wait_for("what the zombie did", Duration::from_secs(30), async || {
         let verdict: Verdict = lab.judge(Feed::STREAM, &feed.expected());
         let gap = node.restarts_under(FEED).await.iter().any(|line| line["reason"]["code"] == "position_gap");
-        (!verdict.ok() || gap).then(|| (verdict.doubled, gap))
+        (!verdict.ok() || gap).then_some((verdict.doubled, gap))
     })
     .await;
     assert!(found.0 > 0 || found.1, "{found:?}");

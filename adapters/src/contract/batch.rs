@@ -25,6 +25,12 @@ impl Position {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The kind's own text, without a copy.
+    #[must_use]
+    pub fn into_text(self) -> String {
+        self.0
+    }
 }
 
 impl fmt::Debug for Position {

@@ -190,8 +190,7 @@ async fn test_partitioned_table_has_a_file_a_value_and_other_readers_find_them()
         ..claim_with(None)
     };
     let mut owner = lake.claim(claim).await.unwrap();
-    let mut builder = builder(&owner);
-    builder.spec.partition_by = vec!["city".to_owned()];
+    let mut builder = EpochBuilder::new(BuilderSpec { partition_by: vec!["city".to_owned()], ..spec(&owner) });
     let rows = [
         r#"{"id":"a:1","city":"São Paulo/x=%41"}"#,
         r#"{"id":"a:2"}"#,

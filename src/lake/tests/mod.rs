@@ -141,7 +141,12 @@ pub(crate) fn batch(partition: &str, from: u64, count: u64, junk: bool) -> Batch
 }
 
 pub(crate) fn builder(owner: &Owner) -> EpochBuilder {
-    EpochBuilder::new(BuilderSpec {
+    EpochBuilder::new(spec(owner))
+}
+
+/// The owner's next epoch, without content.
+pub(crate) fn spec(owner: &Owner) -> BuilderSpec {
+    BuilderSpec {
         id: id(),
         adapter: "TEST".to_owned(),
         epoch: owner.checkpoint().epoch + 1,
@@ -154,7 +159,7 @@ pub(crate) fn builder(owner: &Owner) -> EpochBuilder {
         on_bad_record: OnBadRecord::DeadLetter,
         park_on_schema_change: false,
         started_at_us: NOON_US,
-    })
+    }
 }
 
 /// The owner's next epoch: `count` more records of each partition.

@@ -219,6 +219,9 @@ impl Supervisor {
 
     /// A child failed during the supervisor's first start.
     pub(super) fn initial_failed(&mut self, seq: Seq, failure: Failure) {
+        if self.ending.is_some() {
+            return;
+        }
         let Some(child) = self.children.get(&seq) else { return };
         let record = child.record();
         let incident = record.and_then(|record| record.incident.clone()).unwrap_or_else(|| self.tree.incident());

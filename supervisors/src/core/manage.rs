@@ -13,7 +13,7 @@ use crate::event::EventKind;
 use crate::handle::{ManageError, SupervisorHandle};
 use crate::life::Seq;
 use crate::message::{LocalView, Manage, Reply};
-use crate::spec::{ChildKind, ChildSpec, OnLimit, Restart, SupervisorSpec};
+use crate::spec::{ChildKind, ChildSpec, OnLimit, Restart, StartHow, SupervisorSpec};
 use crate::view::{ChildInfo, Counts, NodeState, NodeView};
 use crate::window::half_used;
 
@@ -226,9 +226,9 @@ impl Supervisor {
     fn renew(&mut self, spec: ChildSpec) -> Seq {
         let Some(seq) = self.ids.get(&spec.id).copied() else { return self.insert(spec) };
         if let Some(child) = self.children.get_mut(&seq) {
-            let forgotten = child.spec.restart == Restart::Temporary && spec.restart == Restart::Temporary;
-            let how = if forgotten { child.spec.how.clone() } else { spec.how.clone() };
-            child.spec = ChildSpec { how, ..spec };
+            // What a temporary child was started by was let go and is not taken up again.
+            let forgotten = matches!(child.spec.how, StartHow::Forgotten) && spec.restart == Restart::Temporary;
+            child.spec = if forgotten { ChildSpec { how: StartHow::Forgotten, ..spec } } else { spec };
         }
         seq
     }

@@ -1,101 +1,12 @@
 //! one_for_all and rest_for_one: points 5 and 7.
 
-use supervisors::{Backoff, Class, EventKind, Failure, Restart, RestartPolicy, Strategy, SupervisorSpec};
+use supervisors::{Backoff, Class, EventKind, Failure, RestartPolicy, Strategy, SupervisorSpec};
 
 use crate::support::{Opening, Order, Stage, broken, pass, quiet, seconds};
 
 fn three(stage: &Stage, strategy: Strategy) -> SupervisorSpec {
     let spec = SupervisorSpec::new(strategy).intensity(5, seconds(5));
     spec.child(stage.starter("a")).child(stage.starter("b")).child(stage.starter("c"))
-}
-
-#[tokio::test(start_paused = true)]
-async fn test_one_for_all_stops_in_reverse_and_starts_in_order() {
-    let stage = Stage::default();
-    let _root = stage.start(three(&stage, Strategy::OneForAll)).await;
-    stage.diary();
-    stage.log.clear();
-    stage.crash("b").await;
-    assert_eq!(stage.diary(), ["down b", "down c", "down a", "up a", "up b", "up c"]);
-    let trace = "failed b,restarting b,stopped c,stopped a,restarted a,restarted b,restarted c";
-    assert_eq!(stage.log.trace().join(","), trace);
-    let events = stage.log.events();
-    assert!(events.iter().all(|event| event.incident == events[0].incident && event.incident.is_some()));
-    let blamed = |event: &supervisors::Event| event.because_of.as_ref().map(ToString::to_string);
-    assert_eq!(blamed(&events[4]).as_deref(), Some("root/b"));
-    assert_eq!(blamed(&events[5]), None);
-    assert_eq!(events[4].strategy, Some(Strategy::OneForAll));
-}
-
-#[tokio::test(start_paused = true)]
-async fn test_rest_for_one_leaves_earlier_children_alone() {
-    let stage = Stage::default();
-    let _root = stage.start(three(&stage, Strategy::RestForOne)).await;
-    stage.diary();
-    stage.crash("b").await;
-    assert_eq!(stage.diary(), ["down b", "down c", "up b", "up c"]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn test_simultaneous_crashes_are_one_restart() {
-    for strategy in [Strategy::OneForAll, Strategy::RestForOne] {
-        let stage = Stage::default();
-        let root = stage.start(three(&stage, strategy)).await;
-        stage.log.clear();
-        stage.order("a", Order::Fail(broken()));
-        stage.order("b", Order::Fail(broken()));
-        stage.order("c", Order::Fail(broken()));
-        quiet().await;
-        assert_eq!(stage.log.of(EventKind::Restarting).len(), 1, "{strategy:?}");
-        assert_eq!(root.handle().snapshot().await.restarts_in_window, 1);
-        assert_eq!(root.handle().count_children().await.active, 3);
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn test_temporary_siblings_are_not_restarted_and_trigger_nothing() {
-    let stage = Stage::default();
-    let temporary = stage.puppet("t").restart(Restart::Temporary);
-    let root = stage.start(three(&stage, Strategy::OneForAll).child(temporary)).await;
-    stage.log.clear();
-    stage.crash("a").await;
-    assert_eq!(root.handle().count_children().await.specs, 3);
-    let again = stage.puppet("t").restart(Restart::Temporary);
-    root.handle().start_child(again).await.unwrap();
-    stage.log.clear();
-    stage.crash("t").await;
-    assert_eq!(stage.log.trace(), ["failed t"]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn test_group_restart_starts_those_that_were_terminated_or_had_finished() {
-    let stage = Stage::default();
-    let finished = stage.puppet("d").restart(Restart::Transient);
-    let root = stage.start(three(&stage, Strategy::OneForAll).child(finished)).await;
-    root.handle().terminate_child("a").await.unwrap();
-    stage.tell("d", Order::Finish).await;
-    assert_eq!(root.handle().count_children().await.active, 2);
-    stage.crash("b").await;
-    assert_eq!(root.handle().count_children().await.active, 4);
-}
-
-#[tokio::test(start_paused = true)]
-async fn test_failed_restart_resumes_at_the_failed_child_or_redoes_all() {
-    let cases = [
-        (Strategy::RestForOne, vec!["down a", "down c", "down b", "up a", "up b", "up c"]),
-        (Strategy::OneForAll, vec!["down a", "down c", "down b", "up a", "down a", "up a", "up b", "up c"]),
-    ];
-    for (strategy, expected) in cases {
-        let stage = Stage::default();
-        let root = stage.start(three(&stage, strategy)).await;
-        stage.diary();
-        stage.opening("b", vec![Opening::Fail(broken())]);
-        stage.crash("a").await;
-        assert_eq!(stage.diary(), expected, "{strategy:?}");
-        assert_eq!(root.handle().snapshot().await.restarts_in_window, 2);
-        let events = stage.log.of(EventKind::Failed);
-        assert_eq!(events[1].incident, events[0].incident, "one incident from the first cause on");
-    }
 }
 
 #[tokio::test(start_paused = true)]

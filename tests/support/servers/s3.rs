@@ -163,6 +163,11 @@ pub(crate) async fn minio() -> Option<S3> {
     S3::start(Brand::Minio, Some(own), data).await
 }
 
+/// The same on a folder of the caller's, whose file system takes direct writes.
+pub(crate) async fn minio_on(data: &Path) -> Option<S3> {
+    S3::start(Brand::Minio, None, data.to_owned()).await
+}
+
 /// Copies a bucket, whose server does not keep objects as files, into a folder that the oracle can read.
 #[derive(Debug)]
 pub(crate) struct Mirror {

@@ -114,7 +114,11 @@ impl World {
                 // Each supervisor sees to its own children, the one that is told first before the others.
                 targets.sort_by_cached_key(|((gid, _), _)| super::number(&mut order, gid));
                 let mut told = HashSet::new();
+                let mut before = None;
                 for ((gid, nth), end) in targets {
+                    // What one supervisor's end sets off, and what happens below another, have no order.
+                    let another = before.replace(gid).is_some_and(|before| before != gid);
+                    self.muddled |= another && self.busy_at(self.now);
                     if told.insert((gid, nth)) && self.has(gid, nth) {
                         let actor = self.is_actor(gid, nth);
                         self.fall(gid, nth, fate(end, actor));

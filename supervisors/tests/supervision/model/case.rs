@@ -2,8 +2,10 @@
 
 use supervisors::{AutoShutdown, Class, Restart, Shutdown, Strategy};
 
-/// A worker that never heeds its stop token.
-pub(crate) const DEAF: u64 = u64::MAX;
+/// Time that a worker takes to stop that has to be killed, unless its supervisor waits for ever.
+pub(crate) const DEAF: u64 = 80_000;
+/// Time that a start takes that hangs.
+pub(crate) const HANG: u64 = 70_000;
 
 /// Restart policy; delays double, in milliseconds, without jitter.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -68,7 +70,7 @@ pub(crate) enum Body {
 /// How a worker ends when it is asked to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Manner {
-    /// Milliseconds that it takes, or [`DEAF`].
+    /// Milliseconds that it takes.
     pub(crate) after: u64,
     /// It reports a failure then.
     pub(crate) badly: bool,
@@ -102,7 +104,6 @@ pub(crate) enum Then {
     Fail(Fault),
     Panic,
     Ignore,
-    Hang,
 }
 
 /// When an operation happens.

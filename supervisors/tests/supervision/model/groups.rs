@@ -220,11 +220,11 @@ impl World {
     }
 
     pub(crate) fn bounced(&mut self, gid: Gid, nth: Nth) {
-        let life = self.life(gid);
-        if life.closing.is_some() {
+        // It may have become temporary meanwhile.
+        if !self.has(gid, nth) || self.life(gid).closing.is_some() {
             return;
         }
-        match life.flags.strategy {
+        match self.life(gid).flags.strategy {
             Strategy::OneForOne => self.begin(gid, nth, Wish::Again),
             Strategy::OneForAll | Strategy::RestForOne => self.new_job(gid, nth, true),
         }

@@ -6,7 +6,11 @@ use rand::{Rng, SeedableRng};
 use supervisors::{AutoShutdown, Class, Restart, Shutdown, Strategy};
 
 use super::case::{
+<<<<<<< HEAD
     Body, Call, Case, DEAF, Delays, End, Fault, Flags, Group, Manner, Op, Opening, Plant, Policy, Then, When,
+=======
+    Body, Call, Case, DEAF, Delays, End, Fault, Flags, Group, HANG, Manner, Op, Opening, Plant, Policy, Then, When,
+>>>>>>> main
 };
 
 const IDS: [&str; 5] = ["a", "b", "c", "d", "e"];
@@ -153,7 +157,7 @@ impl Gen {
             0..5 => Then::Fail(self.fault()),
             5 => Then::Panic,
             6 => Then::Ignore,
-            7 if may_hang => Then::Hang,
+            7 if may_hang => return Opening { after: HANG, then: Then::Fail(self.fault()) },
             8..11 => Then::RunFor(self.time(600), self.end()),
             _ => Then::Run,
         };

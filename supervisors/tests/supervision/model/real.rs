@@ -7,13 +7,13 @@ use std::time::Duration;
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use supervisors::{
     Backoff, ChildContext, ChildInfo, ChildPath, ChildSpec, Class, Event, EventKind, Failure, InitialFailure,
-    Intensity, NodeState, NodeView, Observer, OnLimit, Progress, RestartPolicy, Root, RootEnd, Started,
-    SupervisorHandle, SupervisorSpec,
+    NodeState, NodeView, Observer, OnLimit, Progress, RestartPolicy, Root, RootEnd, Started, SupervisorHandle,
+    SupervisorSpec,
 };
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::case::{Body, Call, Case, DEAF, End, Fault, Flags, Group, Manner, Op, Opening, Plant, Policy, Then};
+use super::case::{Body, Call, Case, End, Fault, Flags, Group, Manner, Op, Opening, Plant, Policy, Then};
 
 /// Longer than anything takes.
 const LONG: Duration = Duration::from_secs(1000);
@@ -244,18 +244,16 @@ impl Play {
 
     fn group(self: &Arc<Self>, group: &Group) -> SupervisorSpec {
         let Flags { strategy, max, window, parks, auto, policy, dynamic, room, retries } = &group.flags;
-        SupervisorSpec {
-            strategy: *strategy,
-            intensity: Intensity { max_restarts: *max, window: Duration::from_millis(*window) },
-            on_limit: if *parks { OnLimit::ParkChild } else { OnLimit::Escalate },
-            auto_shutdown: *auto,
-            policy: restart_policy(policy),
-            children: group.kids.iter().map(|plant| self.plant(plant)).collect(),
-            dynamic: *dynamic,
-            max_children: *room,
-            initial_failure: if *retries { InitialFailure::Retry } else { InitialFailure::Fail },
-            ..SupervisorSpec::default()
-        }
+        let mut spec = SupervisorSpec::new(*strategy)
+            .intensity(*max, Duration::from_millis(*window))
+            .on_limit(if *parks { OnLimit::ParkChild } else { OnLimit::Escalate })
+            .auto_shutdown(*auto)
+            .policy(restart_policy(policy))
+            .initial_failure(if *retries { InitialFailure::Retry } else { InitialFailure::Fail });
+        spec.children = group.kids.iter().map(|plant| self.plant(plant)).collect();
+        spec.dynamic = *dynamic;
+        spec.max_children = *room;
+        spec
     }
 
     fn plant(self: &Arc<Self>, plant: &Plant) -> ChildSpec {
@@ -348,10 +346,8 @@ impl Play {
                 },
             }
         }
-        match manner.after {
-            0 => {}
-            DEAF => std::future::pending().await,
-            time => sleep(Duration::from_millis(time)).await,
+        if manner.after > 0 {
+            sleep(Duration::from_millis(manner.after)).await;
         }
         if manner.badly { Err(Failure::new(Class::Transient, "badly", "ends badly")) } else { Ok(()) }
     }
@@ -359,9 +355,6 @@ impl Play {
 
 /// What a start does before something runs.
 async fn prologue(opening: Opening) -> Result<Then, Failure> {
-    if opening.then == Then::Hang {
-        return std::future::pending().await;
-    }
     sleep(Duration::from_millis(opening.after)).await;
     match opening.then {
         Then::Fail(fault) => Err(failure(fault)),
