@@ -6,11 +6,7 @@ use rand::{Rng, SeedableRng};
 use supervisors::{AutoShutdown, Class, Restart, Shutdown, Strategy};
 
 use super::case::{
-<<<<<<< HEAD
-    Body, Call, Case, DEAF, Delays, End, Fault, Flags, Group, Manner, Op, Opening, Plant, Policy, Then, When,
-=======
     Body, Call, Case, DEAF, Delays, End, Fault, Flags, Group, HANG, Manner, Op, Opening, Plant, Policy, Then, When,
->>>>>>> main
 };
 
 const IDS: [&str; 5] = ["a", "b", "c", "d", "e"];
