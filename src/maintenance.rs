@@ -9,6 +9,7 @@ use supervisors::{ChildContext, ChildSpec, Failure, Strategy, SupervisorSpec};
 use crate::faults;
 use crate::streams::Directory;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::tree::Recorder;
 
 /// How often tables are looked at.
 const EVERY: Duration = Duration::from_secs(30);
@@ -22,11 +23,11 @@ const METRICS_EVERY: Duration = Duration::from_secs(5);
 
 /// The supervisor `maintenance`.
 #[must_use]
-pub fn supervisor(directory: Arc<Directory>, metrics: Metrics) -> ChildSpec {
+pub fn supervisor(directory: Arc<Directory>, metrics: Metrics, recorder: Arc<Recorder>) -> ChildSpec {
     ChildSpec::supervisor("maintenance", move |_| {
         let directory = Arc::clone(&directory);
-        let metrics = metrics.clone();
-        let upkeep = ChildSpec::task("metrics", move |ctx| fold_metrics(metrics.clone(), ctx));
+        let (metrics, recorder) = (metrics.clone(), Arc::clone(&recorder));
+        let upkeep = ChildSpec::task("metrics", move |ctx| fold_metrics(metrics.clone(), Arc::clone(&recorder), ctx));
         let checkpoints = ChildSpec::task("log_checkpoints", move |ctx| log_checkpoints(Arc::clone(&directory), ctx));
         async move {
             Ok(SupervisorSpec::new(Strategy::OneForOne)
@@ -66,9 +67,10 @@ async fn log_checkpoints(directory: Arc<Directory>, ctx: ChildContext) -> Result
     }
 }
 
-async fn fold_metrics(metrics: Metrics, ctx: ChildContext) -> Result<(), Failure> {
+async fn fold_metrics(metrics: Metrics, recorder: Arc<Recorder>, ctx: ChildContext) -> Result<(), Failure> {
     loop {
         metrics.upkeep();
+        recorder.refresh();
         tokio::select! {
             () = ctx.stop.stopped() => return Ok(()),
             () = tokio::time::sleep(METRICS_EVERY) => {}

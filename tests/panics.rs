@@ -18,6 +18,14 @@ async fn test_panic_of_a_worker_restarts_it_and_nothing_else() {
     let restarted = node.restart_where("restart", |line| line["event"] == "restarted").await;
     assert_eq!(restarted["incident"], failed[0]["incident"]);
     assert!(restarted["recovered_in_ms"].is_number(), "{restarted}");
+    // The names of the calls are looked up beside the restart.
+    let told = node.restart_where("backtrace", |line| line["backtrace"].is_string()).await;
+    let backtrace = told["backtrace"].as_str().unwrap();
+    assert!(backtrace.contains("worker") && backtrace.contains("src/"), "{backtrace}");
+    assert!(!backtrace.contains(env!("CARGO_MANIFEST_DIR")) && !backtrace.contains(".cargo/"), "{backtrace}");
+    assert_eq!(told["incarnation"], failed[0]["incarnation"]);
+    let (_, story) = node.get(&format!("/v1/incidents/{}", failed[0]["incident"].as_str().unwrap())).await;
+    assert_eq!(story["cause"]["backtrace"], told["backtrace"]);
     assert_eq!(node.terminate().await, Some(0));
 }
 

@@ -155,7 +155,14 @@ enum Tone {
 impl Tone {
     fn of(node: &Value) -> Self {
         match node["state"].as_str().unwrap_or_default() {
-            "running" if node["trouble"].is_object() || node["waits_for"].is_string() => Self::Soon,
+            "running"
+                if node["trouble"].is_object()
+                    || node["flapping"] == true
+                    || node["restarts_warning"] == true
+                    || node["waits_for"].is_string() =>
+            {
+                Self::Soon
+            }
             "running" => Self::Good,
             "parked" | "abandoned" => Self::Bad,
             "stopped" => Self::Quiet,
@@ -214,7 +221,12 @@ pub(super) fn state_phrase(node: &Value) -> String {
         }
         "waiting" => {
             let until = text::span(node["until_ms"].as_u64().unwrap_or(0));
-            format!("waiting: attempt {} in {until}", text::cell(&node["attempt"]))
+            let why = match node["why"].as_str() {
+                Some("retry_after") => ", as the source asked",
+                Some("paced") => ", its turn in a storm",
+                _ => "",
+            };
+            format!("waiting: attempt {} in {until}{why}", text::cell(&node["attempt"]))
         }
         "parked" => {
             let probe = node["probe_at"].as_str().map_or(String::new(), |at| format!(", tried again {}", clock(at)));
@@ -254,6 +266,12 @@ fn tail(node: &Value) -> String {
     }
     if let (Some(used), Some(left)) = (number("restarts_in_window"), node["restarts_left"].as_u64()) {
         say(format!("{used} in window, {left} left"));
+    }
+    if node["restarts_warning"] == true {
+        say("half of them used!".to_owned());
+    }
+    if node["flapping"] == true {
+        say(format!("flapping, {:.1} restarts an hour", node["flap_score"].as_f64().unwrap_or(0.0)));
     }
     if let Some(abandoned) = number("abandoned") {
         say(format!("{abandoned} abandoned"));

@@ -217,6 +217,7 @@ async fn bring_up(parts: Parts) -> Result<Up, String> {
         credits: Credits::node(settings.node.queue_bytes),
         epoch: settings.lake.epoch,
         seed: parts.seed,
+        scrubber: Arc::default(),
         claims: Node::claims(),
         start_lags: None,
     });

@@ -15,7 +15,7 @@ use super::world::{Armed, Blow, LIVE_WITHIN, Outcome, POINTS, World};
 use crate::checkpoint::Kept;
 use crate::names::StreamId;
 use crate::streams::DirectoryHandle;
-use crate::streams::api::{Actual, Desired, Streams};
+use crate::streams::api::{Actual, Desired, Streams, TreeQuery};
 
 /// Things that happen while the world is bad.
 const STEPS: u64 = 14;
@@ -272,7 +272,7 @@ impl World {
             .map(|(id, partition, _)| format!("{id}/{partition}"))
             .collect();
         let tree = match self.nodes.first().and_then(|node| node.up()) {
-            Some(up) => DirectoryHandle(up.directory).tree().await.to_string(),
+            Some(up) => DirectoryHandle(up.directory).tree(&TreeQuery::default()).await.to_string(),
             None => String::new(),
         };
         format!("no fresh record of {} within {LIVE_WITHIN:?}: {tree}", late.join(", "))

@@ -139,9 +139,10 @@ pub struct TreeQuery {
 }
 
 /// What [`TreeQuery::only`] may name: the states of nodes, and `trouble`, everything that somebody on call looks for:
-/// what is waiting for a restart, parked, abandoned or not running, and workers whose workloads fail.
-pub const TREE_STATES: [&str; 8] =
-    ["running", "starting", "waiting", "parked", "stopping", "abandoned", "stopped", "trouble"];
+/// what is waiting for a restart, parked, abandoned or not running, what flaps or has used half of its restarts, and
+/// workers whose workloads fail.
+pub const TREE_STATES: [&str; 9] =
+    ["running", "starting", "waiting", "parked", "draining", "stopping", "abandoned", "stopped", "trouble"];
 
 /// A page of references, events or records.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

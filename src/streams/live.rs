@@ -102,7 +102,11 @@ fn describe_all(directory: &Directory, nodes: &mut [Flat]) {
             describe(&entry, &path, &mut node.own);
         }
         let calm = matches!(node.view.state, NodeState::Running);
-        node.trouble = !calm || node.view.abandoned > 0 || node.own.contains_key("trouble");
+        node.trouble = !calm
+            || node.view.abandoned > 0
+            || node.view.flapping
+            || node.view.restarts_warning
+            || node.own.contains_key("trouble");
     }
 }
 
@@ -282,6 +286,10 @@ mod tests {
             uptime_ms: 1,
             restarts_in_window: 0,
             restarts_left: None,
+            restarts_warning: false,
+            last_error_ms: None,
+            flap_score: 0.0,
+            flapping: false,
             restarts: 0,
             abandoned: 0,
             last_error: None,
@@ -292,7 +300,11 @@ mod tests {
     /// A tenant with `count` streams of one child each, of which the one at `waiting` waits.
     fn many(count: usize, waiting: usize) -> NodeView {
         let stream = |n: usize| {
-            let state = if n == waiting { NodeState::Waiting { until_ms: 5, attempt: 2 } } else { NodeState::Running };
+            let state = if n == waiting {
+                NodeState::Waiting { until_ms: 5, attempt: 2, why: supervisors::WaitReason::Backoff }
+            } else {
+                NodeState::Running
+            };
             let path = format!("lakefeed/tenants/t/s{n}");
             let child = node(&format!("{path}/committer"), state, vec![]);
             node(&path, NodeState::Running, vec![child])

@@ -6,8 +6,8 @@ use std::time::Duration;
 use adapters::contract::Partition;
 use serde_json::Value;
 use supervisors::{
-    Backoff, ChildContext, ChildSpec, Class, InitialFailure, OnLimit, Restart, RestartPolicy, Shutdown, Started,
-    Strategy, SupervisorSpec,
+    Backoff, ChildContext, ChildSpec, Class, Flapping, InitialFailure, OnLimit, Restart, RestartPolicy, Shutdown,
+    Started, Strategy, SupervisorSpec,
 };
 
 use super::directory::Entry;
@@ -25,6 +25,10 @@ const COMMITTER_STOP: Duration = Duration::from_secs(20);
 /// The last references; a local sink takes milliseconds.
 const ANNOUNCER_STOP: Duration = Duration::from_secs(5);
 
+/// Tells of slow crash loops, each life of which looks fine: from six restarts an hour until there are fewer than two. The
+/// delays stay what the operator has set.
+const FLAPPING: Flapping = Flapping { above: 6.0, below: 2.0, stretch: 1.0 };
+
 /// The restart policy of a child under `settings`.
 fn policy(settings: &RestartSettings, park: Vec<Class>, probe: bool) -> RestartPolicy {
     let backoff = Backoff {
@@ -39,7 +43,7 @@ fn policy(settings: &RestartSettings, park: Vec<Class>, probe: bool) -> RestartP
         park_classes: park,
         consecutive_max: Some(settings.max_restarts),
         probe: probe.then_some(settings.probe),
-        ..RestartPolicy::default()
+        flapping: Some(FLAPPING),
     }
 }
 

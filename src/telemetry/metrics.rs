@@ -25,6 +25,10 @@ pub const PARKED: &str = "lakefeed_parked";
 pub const RECOVERY_SECONDS: &str = "lakefeed_recovery_seconds";
 /// Delays of restarts, by `tenant, stream`.
 pub const BACKOFF_SECONDS: &str = "lakefeed_backoff_seconds";
+/// The least that any child of the stream has left of its restarts, by `tenant, stream`; from its first restart on.
+pub const RESTARTS_LEFT: &str = "lakefeed_restarts_left";
+/// Restarts by which half of an allowance was used, or a child began to flap, by `tenant, stream, kind`.
+pub const RESTART_WARNINGS_TOTAL: &str = "lakefeed_restart_warnings_total";
 /// Children that could not be killed and were left behind, by `tenant, stream`.
 pub const ABANDONED_TOTAL: &str = "lakefeed_abandoned_total";
 /// Supervisors that gave up because their restarts were used up, by `tenant, stream`.
@@ -125,6 +129,12 @@ fn describe() {
         ABANDONED_TOTAL,
         Unit::Count,
         "Children that could not be killed: alert on any, a thread is lost"
+    );
+    describe_gauge!(RESTARTS_LEFT, Unit::Count, "The least that a child of the stream has left of its restarts");
+    describe_counter!(
+        RESTART_WARNINGS_TOTAL,
+        Unit::Count,
+        "Children with half of their restarts used, or flapping, by kind"
     );
     describe_counter!(ESCALATIONS_TOTAL, Unit::Count, "Supervisors that gave up because their restarts were used up");
     describe_counter!(DEAD_LETTERS_TOTAL, Unit::Count, "Records that became dead letters, by code");

@@ -38,11 +38,11 @@ async fn test_disk_full_under_the_lake_is_waited_out() {
     })
     .await;
     let full = lab.epoch(Synthetic::STREAM);
-    assert_eq!(node.metric("lakefeed_waiting").await, 1.0, "nothing to alert on");
+    assert_eq!(node.metric_sum("lakefeed_waiting").await, 1.0, "nothing to alert on");
     assert!(lab.epoch(Synthetic::STREAM) <= full + 1, "it commits on a full disk");
     disk.clear();
     back(&lab, &node, "a full disk").await;
-    assert_eq!(node.metric("lakefeed_waiting").await, 0.0);
+    assert_eq!(node.metric_sum("lakefeed_waiting").await, 0.0);
     nothing_failed(&node).await;
     ends_sound(&lab, &STREAM, &mut node, "a full disk under the lake").await;
 }
@@ -57,7 +57,7 @@ async fn test_disk_full_under_the_state_loses_nothing() {
     disk.fill();
     struck("a failing cache", &node, async || {
         disk.fill();
-        node.log().contains("cache_") || node.metric("lakefeed_restart_log_failures_total").await > 0.0
+        node.log().contains("cache_") || node.metric_sum("lakefeed_restart_log_failures_total").await > 0.0
     })
     .await;
     back(&lab, &node, "a full state directory").await;

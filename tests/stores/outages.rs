@@ -14,10 +14,10 @@ const FAILURES: &str = "lakefeed_lake_failures_total";
 
 /// One fault: until `times` requests have failed by it. Then the stream is back in time.
 async fn endure(lab: &Lab, node: &Node, proxy: &Proxy<'_>, toxic: Toxic, times: f64) {
-    let before = node.metric(FAILURES).await;
+    let before = node.metric_sum(FAILURES).await;
     proxy.poison(toxic).await;
     let what = format!("{times} requests that fail by {toxic:?}");
-    struck(&what, node, async || node.metric(FAILURES).await >= before + times).await;
+    struck(&what, node, async || node.metric_sum(FAILURES).await >= before + times).await;
     proxy.cure().await;
     back(lab, node, &format!("{toxic:?}")).await;
 }
@@ -42,11 +42,11 @@ async fn endure_all(server: &mut S3, toxics: &[(Toxic, f64)], context: &str) {
     proxy.enable(true).await;
     back(&lab, &node, "refused connections").await;
     assert!(node.log().contains("lake_circuit_closed"), "{}", node.log());
-    assert_eq!(node.metric("lakefeed_lake_circuit_open").await, 0.0);
+    assert_eq!(node.metric_sum("lakefeed_lake_circuit_open").await, 0.0);
     // The server itself.
-    let before = node.metric(FAILURES).await;
+    let before = node.metric_sum(FAILURES).await;
     server.kill();
-    struck("requests to a dead server", &node, async || node.metric(FAILURES).await > before + 1.0).await;
+    struck("requests to a dead server", &node, async || node.metric_sum(FAILURES).await > before + 1.0).await;
     server.start_again().await;
     back(&lab, &node, "a server that was killed").await;
     nothing_failed(&node).await;
@@ -84,11 +84,11 @@ async fn test_outages_of_many_streams_cost_few_requests() {
     lab.epoch_after(Synthetic::STREAM, 1).await;
     server.kill();
     logged("lake_circuit_open", &node).await;
-    let before = node.metric(FAILURES).await;
+    let before = node.metric_sum(FAILURES).await;
     // Long enough that each stream has given up waiting and come back.
     let waits = || node.log().matches("the epoch waits for the lake").count();
     wait_for("all streams to wait", Duration::from_secs(60), async || (waits() >= STREAMS).then_some(())).await;
-    let asked = node.metric(FAILURES).await - before;
+    let asked = node.metric_sum(FAILURES).await - before;
     // What was under way when it opened, raw, data and record of each, and the probes.
     assert!(asked <= (4 * STREAMS + 30) as f64, "{asked} requests to a store that is away");
     server.start_again().await;

@@ -102,7 +102,7 @@ impl Node {
     }
 
     /// The sum of a metric over all its labels.
-    pub(crate) async fn metric(&self, name: &str) -> f64 {
+    pub(crate) async fn metric_sum(&self, name: &str) -> f64 {
         let answer = self.http.get(format!("{}/metrics", self.api)).send().await;
         let text = answer.unwrap().text().await.unwrap();
         let of = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']));

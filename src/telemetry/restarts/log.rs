@@ -1,9 +1,9 @@
 //! The log as the node uses it: one writer's lock, readers beside it, a thread that syncs.
 
-use std::collections::HashMap;
 use std::io;
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use metrics::counter;
 use thiserror::Error;
 use tokio::sync::watch;
 
+use super::backtraces::Backtraces;
 use super::incarnations::{Fold, Incarnations};
 use super::record::Sieve;
 use super::segments::{Extent, FAILURES, LIFECYCLE, Segments, line_of};
@@ -31,8 +32,8 @@ const PAGE_MAX: usize = 1_000;
 /// Records of one story. An incident that took 10,000 children down has some 30,000; its beginning tells the cause.
 const STORY_MAX: usize = 10_000;
 
-/// Different backtraces that are remembered, so that a storm of one panic is written out once. A node has a handful.
-const BACKTRACES_KNOWN_MAX: usize = 256;
+/// Backtraces that wait for their names. The crate takes at most 16 a second; what does not fit is left out.
+const TRACES_WAITING_MAX: usize = 64;
 
 /// The log's folder cannot be used.
 #[derive(Debug, Error)]
@@ -63,32 +64,6 @@ struct State {
     closing: bool,
 }
 
-/// The incident that tells each backtrace of the open segment in full. What tells it elsewhere goes together with it.
-#[derive(Debug, Default)]
-struct Backtraces {
-    turn: u64,
-    known: HashMap<String, String>,
-}
-
-impl Backtraces {
-    /// Replaces a backtrace that the open segment holds already by the incident where it stands.
-    fn shorten(&mut self, record: &mut RestartRecord, turn: u64) {
-        if self.turn != turn {
-            self.known.clear();
-            self.turn = turn;
-        }
-        let (Some(backtrace), Some(incident)) = (&mut record.backtrace, &record.incident) else { return };
-        match self.known.get(backtrace.as_str()) {
-            Some(first) if first == incident => {}
-            Some(first) => *backtrace = format!("as in incident {first}"),
-            None if self.known.len() < BACKTRACES_KNOWN_MAX => {
-                self.known.insert(backtrace.clone(), incident.clone());
-            }
-            None => {}
-        }
-    }
-}
-
 #[derive(Debug)]
 struct Shared {
     clock: Arc<dyn Clock>,
@@ -108,10 +83,23 @@ impl Shared {
 /// A record is with the operating system when [`RestartLog::append`] returns, so it survives the process's death, and
 /// on the disk a second later. Where the disk refuses it (full), it waits in memory and is readable all the same:
 /// supervision goes on.
-#[derive(Debug)]
 pub struct RestartLog {
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
+    traces: Option<SyncSender<Trace>>,
+}
+
+impl std::fmt::Debug for RestartLog {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RestartLog").field("shared", &self.shared).finish_non_exhaustive()
+    }
+}
+
+/// A backtrace to be looked up for a life of a child.
+struct Trace {
+    path: String,
+    incarnation: u64,
+    look_up: Box<dyn FnOnce() -> Option<String> + Send>,
 }
 
 impl RestartLog {
@@ -140,21 +128,31 @@ impl RestartLog {
             failures,
             lifecycle,
             next,
-            backtraces: Backtraces::default(),
+            backtraces: Backtraces::open(&dir),
             counts,
             refused: false,
             dirty: false,
             closing: false,
         };
         let shared = Arc::new(Shared { clock, state: Mutex::new(state), wake: Condvar::new(), grown });
-        let thread = std::thread::Builder::new()
-            .name("restart-log-sync".to_owned())
-            .spawn({
-                let shared = Arc::clone(&shared);
-                move || sync_until_closed(&shared)
-            })
-            .map_err(RestartLogError::Thread)?;
-        Ok(Self { shared, thread: Some(thread) })
+        let thread = |name: &str, work: Box<dyn FnOnce() + Send>| {
+            std::thread::Builder::new().name(name.to_owned()).spawn(work).map_err(RestartLogError::Thread)
+        };
+        let (traces, waiting) = sync_channel(TRACES_WAITING_MAX);
+        let (syncs, looks) = (Arc::clone(&shared), Arc::clone(&shared));
+        let threads = vec![
+            thread("restart-log-sync", Box::new(move || sync_until_closed(&syncs)))?,
+            thread("restart-log-traces", Box::new(move || look_up_all(&looks, &waiting)))?,
+        ];
+        Ok(Self { shared, threads, traces: Some(traces) })
+    }
+
+    /// Takes a backtrace for what is told of this life of the child at `path`. `look_up` gives its text and may take
+    /// its time; where too many wait already, this one is left out.
+    pub fn trace(&self, path: &str, incarnation: u64, look_up: impl FnOnce() -> Option<String> + Send + 'static) {
+        if let Some(traces) = &self.traces {
+            let _left_out = traces.try_send(Trace { path: path.to_owned(), incarnation, look_up: Box::new(look_up) });
+        }
     }
 
     /// The next incarnation of the child at `path`, from 1; never the same twice. It is with the operating system when
@@ -172,11 +170,6 @@ impl RestartLog {
     /// Adds a record. It is written to the operating system when this returns; takes some µs.
     pub fn append(&self, mut record: RestartRecord) {
         record.complete(self.shared.clock.now_us());
-        if record.backtrace.is_some() {
-            let mut state = self.shared.lock();
-            let turn = state.failures.turns();
-            state.backtraces.shorten(&mut record, turn);
-        }
         let Ok(json) = serde_json::to_vec(&record) else { return };
         let number = {
             let mut state = self.shared.lock();
@@ -229,7 +222,14 @@ impl RestartLog {
         whole &= found.len() <= limit;
         found.truncate(limit);
         let last = found.last().filter(|_| !whole).map_or(newest, |(number, _)| *number);
-        Ok((found.into_iter().map(|(_, record)| record).collect(), last))
+        let mut records: Vec<RestartRecord> = found.into_iter().map(|(_, record)| record).collect();
+        let state = self.shared.lock();
+        if !state.backtraces.is_empty() {
+            for record in records.iter_mut().filter(|record| record.event == "failed") {
+                record.backtrace = state.backtraces.get(&record.path, record.incarnation).map(str::to_owned);
+            }
+        }
+        Ok((records, last))
     }
 
     /// As [`RestartLog::query`], beside the async threads; waits up to `wait` for the first record.
@@ -328,8 +328,19 @@ impl Drop for RestartLog {
     fn drop(&mut self) {
         self.shared.lock().closing = true;
         self.shared.wake.notify_all();
-        if let Some(thread) = self.thread.take() {
+        self.traces = None;
+        for thread in self.threads.drain(..) {
             let _its_panic_ends_here = thread.join();
+        }
+    }
+}
+
+fn look_up_all(shared: &Shared, waiting: &Receiver<Trace>) {
+    while let Ok(Trace { path, incarnation, look_up }) = waiting.recv() {
+        if let Some(text) = look_up() {
+            let mut state = shared.lock();
+            let written = state.backtraces.add(&path, incarnation, &text);
+            state.note(&written);
         }
     }
 }

@@ -4,6 +4,7 @@
 //! from them have files of their own, beside those of plain starts and stops: a node with many streams writes tens of
 //! thousands of starts, and they must not push out what somebody on call looks for.
 
+mod backtraces;
 mod incarnations;
 mod log;
 mod record;
@@ -12,7 +13,7 @@ mod segments;
 mod story;
 
 pub use log::{RestartLog, RestartLogError};
-pub use record::{CLASSES, EVENTS, Filter, Reason, RestartRecord, ResumedFrom};
+pub use record::{CLASSES, EVENTS, Filter, Reason, RestartRecord, ResumedFrom, Window};
 pub use remedy::remedy;
 pub use segments::{FAILURES, LIFECYCLE, Lane};
 pub use story::{Affected, Story};

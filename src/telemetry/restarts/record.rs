@@ -18,9 +18,6 @@ pub const CLASSES: [&str; 9] =
 /// A message longer than this is cut: a record is one line that somebody reads.
 const MESSAGE_CHARS_MAX: usize = 2_000;
 
-/// A backtrace longer than this is cut at its outer end: what failed stands first.
-const BACKTRACE_CHARS_MAX: usize = 8_000;
-
 /// Positions beyond this are left out of a record; the checkpoint itself has them all.
 const POSITIONS_MAX: usize = 100;
 
@@ -44,9 +41,18 @@ pub struct ResumedFrom {
     pub positions: BTreeMap<String, String>,
 }
 
+/// An allowance of restarts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Window {
+    /// Restarts within it.
+    pub used: u32,
+    /// Restarts that are allowed.
+    pub limit: u32,
+}
+
 /// One event in a supervised child's life, as interface §5 has it. Every key is in the JSON, `null` where it does not
 /// apply.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct RestartRecord {
     /// As [`timestamp`] writes it; the log fills it in where it is empty.
     pub ts: String,
@@ -73,9 +79,15 @@ pub struct RestartRecord {
     /// The path of the child whose failure made this one be stopped and restarted, or its supervisor give up; `None`
     /// where it is itself the first cause.
     pub because_of: Option<String>,
-    /// Of a panic: where it came from, a frame a line, the innermost first. One that the log holds already is told as
-    /// `as in incident ID`.
+    /// Of a panic: the calls that led there, one a line, the innermost first. It comes a moment after the record. Of a
+    /// storm of panics at one place only some have one.
     pub backtrace: Option<String>,
+    /// Of a restart: how much of the allowance of restarts is used, this one included.
+    pub window: Option<Window>,
+    /// Of a restart: restarts per hour of this child, decayed.
+    pub flap_score: Option<f64>,
+    /// Of what was asked to stop: how it ended, `{took_ms, outcome, drained, left}`.
+    pub stop: Option<serde_json::Value>,
     /// What the person on call can do. The log fills it in from the reason where it is `None`.
     pub remedy: Option<String>,
 }
@@ -96,9 +108,6 @@ impl RestartRecord {
             if self.remedy.is_none() {
                 self.remedy = Some(super::remedy(&reason.class, &reason.code).to_owned());
             }
-        }
-        if let Some(backtrace) = &mut self.backtrace {
-            cut(backtrace, BACKTRACE_CHARS_MAX);
         }
         if let Some(resumed) = &mut self.resumed_from {
             while resumed.positions.len() > POSITIONS_MAX {

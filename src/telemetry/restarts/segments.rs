@@ -112,7 +112,6 @@ pub(super) struct Segments {
     list: VecDeque<Segment>,
     /// Whether the last of `list` may take more lines.
     open: bool,
-    turns: u64,
     pending: VecDeque<(u64, Vec<u8>)>,
 }
 
@@ -129,7 +128,7 @@ impl Segments {
             }
         }
         let open = !list.is_empty();
-        let mut segments = Self { lane, dir: dir.to_owned(), list, open, turns: 0, pending: VecDeque::new() };
+        let mut segments = Self { lane, dir: dir.to_owned(), list, open, pending: VecDeque::new() };
         segments.trim();
         Ok((segments, repaired))
     }
@@ -138,11 +137,6 @@ impl Segments {
     pub(super) fn newest(&self) -> u64 {
         let written = self.list.iter().map(|segment| segment.last).max();
         self.pending.back().map(|(number, _)| *number).max(written).unwrap_or(0)
-    }
-
-    /// How often a segment was full and another one begun, since this was opened.
-    pub(super) fn turns(&self) -> u64 {
-        self.turns
     }
 
     /// Adds a line (with its line break), whose number is above those before. An error means that it waits in memory.
@@ -196,7 +190,6 @@ impl Segments {
 
     fn rotate(&mut self, first: u64) -> io::Result<()> {
         self.open = false;
-        self.turns += u64::from(!self.list.is_empty());
         // An empty segment left by a refused write would stand in the way of its own name.
         if self.list.back().is_some_and(|last| last.count == 0)
             && let Some(empty) = self.list.pop_back()
