@@ -2,7 +2,8 @@
 //!
 //! `LAKEFEED_CRASH_HITS=1,2,10 cargo test --test integration crash_points` fires at the first, second and tenth pass of
 //! each point (default: the first). `LAKEFEED_CRASH_PAIRS=all cargo test --test integration crash_pairs` crashes at each
-//! point and then at each other, during the recovery from the first or later (default: some, by `LAKEFEED_CRASH_SEED`).
+//! point and then at each other, during the recovery from the first or later (`3/10`: the third of ten parts; default: some,
+//! by `LAKEFEED_CRASH_SEED`).
 
 mod pairs;
 mod single;

@@ -37,22 +37,30 @@ async fn panics_twice(first: &Point, second: &Point) {
     assert_eq!((fired(&node, first), fired(&node, second)), (times, times), "{context}");
 }
 
-/// All pairs, or some.
+/// All pairs, one of so many equal parts of them (`3/10`), or some.
 fn pairs(test: &str) -> Vec<(&'static Point, &'static Point)> {
     let all: Vec<_> = POINTS.iter().flat_map(|first| POINTS.iter().map(move |second| (first, second))).collect();
-    match std::env::var("LAKEFEED_CRASH_PAIRS").as_deref() {
-        Ok("all") => all,
-        _ => all.choose_multiple(&mut seeded(test), SAMPLE).copied().collect(),
+    let Ok(wanted) = std::env::var("LAKEFEED_CRASH_PAIRS") else {
+        return all.choose_multiple(&mut seeded(test), SAMPLE).copied().collect();
+    };
+    if wanted == "all" {
+        return all;
     }
+    let (part, parts) = wanted.split_once('/').expect("LAKEFEED_CRASH_PAIRS is all or PART/PARTS");
+    let (part, parts): (usize, usize) = (part.parse().unwrap(), parts.parse().unwrap());
+    assert!((1..=parts).contains(&part), "{wanted}");
+    all.into_iter().skip(part - 1).step_by(parts).collect()
 }
 
 async fn run(kind: Kind) {
     let pairs = pairs(&format!("pairs of {}", kind.name()));
     let cells = pairs.into_iter().map(|(first, second)| async move {
+        let began = std::time::Instant::now();
         match kind {
             Kind::Abort => Box::pin(dies_twice(first, second)).await,
             Kind::Panic | Kind::Err => Box::pin(panics_twice(first, second)).await,
         }
+        eprintln!("{}, {}: {} in {:?}", first.name, second.name, kind.name(), began.elapsed());
     });
     let done = futures::stream::iter(cells).buffer_unordered(CELLS_AT_ONCE).count().await;
     eprintln!("{done} pairs of {}", kind.name());
