@@ -61,7 +61,8 @@ impl Lake {
             if let Some(changed) = evolve(state, &columns, &claim.partition_by)? {
                 body += &line("metaData", &changed);
             }
-            Ok(Step::Write(body + &txn(&own_app, state.own + 1, now_ms)))
+            let generation = if faults::bug("keep_generation") { state.own } else { state.own + 1 };
+            Ok(Step::Write(body + &txn(&own_app, generation, now_ms)))
         };
         log.append(&self.io, "lake.claim.sent", decide).await?;
         faults::point("lake.claim.after");
@@ -70,7 +71,7 @@ impl Lake {
         };
         let (checkpoint, last) = recover(&self.io, &claim.id, state, claim.cache).await?;
         let mut owner = Owner::new(Arc::clone(self), &claim.id, log, checkpoint);
-        if let Some(last) = last {
+        if let Some(last) = last.filter(|_| !faults::bug("forget_dead")) {
             owner.finish_dead(&last.record).await?;
         }
         Ok(owner)
