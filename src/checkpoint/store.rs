@@ -86,6 +86,7 @@ impl Cache {
     }
 
     /// Runs `job` on the cache's thread. `None` if it panicked or the thread is gone.
+    #[cfg_attr(not(test), allow(clippy::infallible_destructuring_match, reason = "tests know one more way"))]
     pub(super) async fn run<T: Send + 'static>(&self, job: impl FnOnce(&dyn Trees) -> T + Send + 'static) -> Option<T> {
         let jobs = match &self.way {
             Way::Thread(jobs) => jobs,

@@ -60,7 +60,8 @@ impl Lake {
             }
             let mut body = info("CLAIM");
             body += &evolve(state, &columns, &claim.partition_by)?;
-            Ok(Step::Write(body + &txn(&own_app, state.own + 1, now_ms)))
+            let generation = if faults::bug("keep_generation") { state.own } else { state.own + 1 };
+            Ok(Step::Write(body + &txn(&own_app, generation, now_ms)))
         };
         log.append(&self.io, "lake.claim.sent", decide).await?;
         crash("lake.claim.after")?;

@@ -175,7 +175,7 @@ impl Inner {
             return Err(self.exists(&path, &directory));
         }
         let (mut file, temporary) = self.temporary().map_err(failed)?;
-        let written = payload.iter().try_for_each(|part| file.write_all(part));
+        let written = write(&mut file, payload);
         self.name(written.map(|()| file), &temporary, &path, &directory, replace)
     }
 

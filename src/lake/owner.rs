@@ -107,6 +107,9 @@ impl Owner {
         self.check(sealed)?;
         let record = EpochRecord::of(sealed, self.checkpoint.newest_event_us);
         let path = layout::record(bucket, &self.id, sealed.epoch, sealed.generation);
+        if faults::bug("commit_before_stage") {
+            self.commit_table(sealed, &path).await?;
+        }
         self.stage(sealed, &path, &record).await?;
         if faults::bug("dead_before_commit") {
             self.finish_dead(&record).await?;

@@ -21,6 +21,8 @@ use crate::streams::api::{Actual, Desired, Streams, TreeQuery};
 const STEPS: u64 = 14;
 /// How long a node may take to come up in good weather.
 const UP_WITHIN: Duration = Duration::from_secs(30);
+/// After this time nothing is on its way any more: the longest delay of a request and of its journey.
+const WIRE_EMPTY: Duration = Duration::from_secs(16);
 /// How often the operator looks at parked streams.
 const OPERATOR_LOOKS_EVERY: Duration = Duration::from_secs(2);
 /// The greatest jump of a clock.
@@ -70,7 +72,7 @@ impl World {
     }
 
     fn change_weather(&mut self) {
-        let late = Fault::Late(Duration::from_millis(200 + self.draw.below(40_000)));
+        let late = Fault::Late(Duration::from_millis(200 + self.draw.below(12_000)));
         let faults = match self.draw.below(12) {
             0 | 1 => vec![],
             2 => vec![(50, Fault::BEFORE), (50, Fault::AFTER)],
@@ -234,17 +236,25 @@ impl World {
         if !self.until(UP_WITHIN, |world| world.nodes.first().is_some_and(|node| node.up().is_some())).await {
             return self.truth.wrong("the node does not come up again".to_owned());
         }
+        self.assert_live(began).await;
+        // What a dead owner had sent may claim a stream, or commit to it, even now. When the wire is empty, whoever looks
+        // after the node gives back what was taken.
+        sleep(WIRE_EMPTY.saturating_sub(began.elapsed())).await;
+        self.assert_live(tokio::time::Instant::now()).await;
+    }
+
+    /// Every partition commits a fresh record in time, counted from `began`.
+    async fn assert_live(&mut self, began: tokio::time::Instant) {
         let fresh: Vec<_> = self.marks();
         let arrived = |world: &Self| {
             fresh.iter().all(|(id, partition, seq)| {
                 world.truth.stream(id, |stream| stream.committed.get(partition).is_some_and(|at| at > seq))
             })
         };
-        // What a dead owner had sent may claim a stream even now; whoever looks after the node gives it back.
         let mut live = false;
         while !live && began.elapsed() < LIVE_WITHIN {
-            self.ask_back().await;
-            live = self.until(OPERATOR_LOOKS_EVERY, arrived).await;
+            let whole = self.ask_back().await;
+            live = self.until(OPERATOR_LOOKS_EVERY, arrived).await && whole;
         }
         if !live {
             let late = self.late(&fresh).await;
@@ -278,9 +288,11 @@ impl World {
         format!("no fresh record of {} within {LIVE_WITHIN:?}: {tree}", late.join(", "))
     }
 
-    /// The operator starts what a customer had stopped, and gives streams back that another owner had taken.
-    async fn ask_back(&mut self) {
-        let Some(up) = self.nodes.first().and_then(|node| node.up()) else { return };
+    /// The operator starts what a customer had stopped, and gives streams back that another owner had taken. True where
+    /// nothing was parked.
+    async fn ask_back(&mut self) -> bool {
+        let Some(up) = self.nodes.first().and_then(|node| node.up()) else { return false };
+        let mut whole = true;
         let streams = DirectoryHandle(up.directory);
         for id in self.streams.clone() {
             if let Err(refusal) = streams.set_desired(&id, None, Desired::Running, None).await {
@@ -289,11 +301,13 @@ impl World {
             let Ok(view) = streams.get(&id).await else { continue };
             let parked = view.status.parked.as_ref().map(|parked| parked.class.clone()).unwrap_or_default();
             if view.status.actual == Actual::Parked || parked == "fenced" {
+                whole = false;
                 self.note(format!("{id} is parked: {parked}"));
                 self.count(&format!("parked {parked}"));
                 let _ = streams.restart(&id, None).await;
             }
         }
+        whole
     }
 
     /// An outage is back-pressure: nothing is restarted but what was made to fail.

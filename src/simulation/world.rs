@@ -249,7 +249,7 @@ fn script(bug: Option<&str>, armed: &Arc<Mutex<Option<Armed>>>, struck: &Arc<Mut
 /// The node's configuration, and how many partitions each stream has.
 fn configuration(seed: u64, draw: &mut Draw) -> (String, BTreeMap<StreamId, u64>) {
     let mut text = String::from(
-        "[node]\nstate_dir = \"state\"\n[lake]\nurl = \"file:lake\"\nepoch = { max_age = \"1s\" }\n[api]\nlisten = \"127.0.0.1:0\"\n\
+        "[node]\nstate_dir = \"state\"\n[lake]\nurl = \"file:lake\"\nepoch = { max_age = \"1s\", max_bytes = \"64KiB\" }\n[api]\nlisten = \"127.0.0.1:0\"\n\
          [supervision]\nprobe = \"10s\"\nbackoff = { min = \"100ms\", max = \"3s\" }\n",
     );
     let mut partitions = BTreeMap::new();

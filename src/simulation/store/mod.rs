@@ -8,6 +8,7 @@
 
 mod fault;
 mod plan;
+mod tests;
 mod through;
 
 use std::cell::Cell;
