@@ -9,6 +9,9 @@ use supervisors::{
 };
 use tokio::sync::mpsc;
 
+/// No test comes near it. A supervisor that never comes to rest is ended by the panic, so that no test hangs.
+pub(crate) const MOST_EVENTS: usize = 20_000;
+
 /// Remembers every event.
 #[derive(Default)]
 pub(crate) struct Recorder {
@@ -18,7 +21,12 @@ pub(crate) struct Recorder {
 
 impl Observer for Recorder {
     fn record(&self, event: Event) {
-        self.events.lock().unwrap().push(event);
+        let count = {
+            let mut events = self.events.lock().unwrap();
+            events.push(event);
+            events.len()
+        };
+        assert!(count < MOST_EVENTS, "the supervisor runs in a circle");
     }
 
     fn next_incarnation(&self, path: &ChildPath) -> u64 {

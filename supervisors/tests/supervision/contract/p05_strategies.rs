@@ -75,6 +75,7 @@ async fn test_point_05_temporary_siblings_are_not_restarted_and_trigger_nothing(
     stage.log.clear();
     stage.crash("a").await;
     assert_eq!(root.handle().count_children().await.specs, 3);
+    assert_eq!(stage.log.of(EventKind::Failed).len(), 1, "nobody tries to start it");
     let again = stage.puppet("t").restart(Restart::Temporary);
     root.handle().start_child(again).await.unwrap();
     stage.log.clear();

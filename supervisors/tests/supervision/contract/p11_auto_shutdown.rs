@@ -1,6 +1,8 @@
 //! Point 11: significant children and auto-shutdown.
 
-use supervisors::{AutoShutdown, ChildSpec, Restart, RootEnd, Strategy, SupervisorSpec};
+use supervisors::{
+    AutoShutdown, Backoff, ChildSpec, Class, Failure, Restart, RestartPolicy, RootEnd, Strategy, SupervisorSpec,
+};
 
 use crate::support::{Order, Stage, broken, quiet, seconds};
 
@@ -79,22 +81,27 @@ async fn test_point_11_auto_shutdown_travels_up_through_significant_supervisors(
 #[tokio::test(start_paused = true)]
 async fn test_point_11_last_significant_child_ends_the_supervisor_whatever_took_the_others_down() {
     for restart in [Restart::Transient, Restart::Temporary] {
-        for others in ["running", "terminated", "finished", "ignored"] {
+        for others in ["running", "terminated", "finished", "ignored", "waiting", "parked"] {
+            // A temporary child neither waits nor is parked: its crash is its end.
+            let lasts = others == "running" || restart == Restart::Transient && ["waiting", "parked"].contains(&others);
             let stage = Stage::default();
             if others == "ignored" {
                 stage.opening("b", vec![crate::support::Opening::Ignore]);
             }
             let child = |id| stage.starter(id).restart(restart).significant(true);
-            let spec = SupervisorSpec::default().auto_shutdown(AutoShutdown::AllSignificant);
+            let policy = RestartPolicy::default().backoff(Backoff::default()).park_on([Class::Auth]);
+            let spec = SupervisorSpec::default().auto_shutdown(AutoShutdown::AllSignificant).policy(policy);
             let root = stage.start(spec.child(child("a")).child(child("b"))).await;
             match others {
+                "waiting" => stage.crash("b").await,
+                "parked" => stage.tell("b", Order::Fail(Failure::new(Class::Auth, "denied", "no"))).await,
                 "terminated" => root.handle().terminate_child("b").await.unwrap(),
                 "finished" => stage.tell("b", Order::Finish).await,
                 _ => {}
             }
             assert!(root.handle().is_alive(), "{restart:?} {others}");
             stage.tell("a", Order::Finish).await;
-            assert_eq!(root.handle().is_alive(), others == "running", "{restart:?} {others}");
+            assert_eq!(root.handle().is_alive(), lasts, "{restart:?} {others}");
         }
     }
 }

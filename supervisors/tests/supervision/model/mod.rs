@@ -124,7 +124,7 @@ fn differ(what: &str, real: &[String], model: &[String]) -> Result<(), String> {
 }
 
 /// Makes a failing sequence smaller as long as it fails, whatever it then fails in.
-fn shrunk(mut case: Case, mut error: String) -> (Case, String) {
+fn shrunk(mut case: Case, mut error: String, check: impl Fn(&Case) -> Result<bool, String>) -> (Case, String) {
     let mut attempts = 0;
     'again: loop {
         for smaller in case::simpler(&case) {
@@ -159,11 +159,47 @@ fn test_supervisors_do_what_the_model_says() {
         match check(&case) {
             Ok(clear) => muddled += u64::from(!clear),
             Err(error) => {
-                let (case, error) = shrunk(case, error);
+                let (case, error) = shrunk(case, error, check);
                 let again = format!("SUPERVISION_SEED={seed} SUPERVISION_SEQUENCES=1 cargo test -p supervisors model");
                 panic!("{error}\nSequence {nth}, made smaller: {case:?}\nagain: {again}");
             }
         }
     }
     assert!(muddled * CLEAR_SHARE <= sequences, "{muddled} of {sequences} sequences are muddled");
+}
+
+/// A model that nothing happens in agrees with everything.
+#[test]
+fn test_sequences_of_the_model_reach_every_kind_of_event_and_answer() {
+    let mut wanted: Vec<String> =
+        ["started", "failed", "restarting", "restarted", "parked", "probed", "stopped", "escalated"]
+            .into_iter()
+            .map(|kind| format!(" {kind} root/"))
+            .collect();
+    let codes =
+        ["start_timeout", "killed", "panic", "actor_failed", "ended", "badly", "told_auth", "told_rate_limited"];
+    wanted.extend(codes.iter().map(|code| format!(" code {code}")));
+    wanted.extend(["by one_for_one", "by one_for_all", "by rest_for_one", "because of root/"].map(str::to_owned));
+    let answers =
+        ["ok", "NotFound", "Running", "Restarting", "AlreadyPresent", "AlreadyStarted", "MaxChildren", "Invalid"];
+    wanted.extend(
+        answers.iter().chain(&["StartFailed", "Stopped", "ShuttingDown", "Gone"]).map(|word| format!(": {word}")),
+    );
+    wanted.extend(["starting", "stopping", "waiting ", "parked for "].map(str::to_owned));
+    for seed in 0..SEQUENCES {
+        let verdict = calls::judge(&random::case(seed_of(1, seed)));
+        if !verdict.muddled {
+            wanted.retain(|text| !verdict.told.iter().chain(&verdict.answers).any(|line| line.contains(text)));
+        }
+    }
+    assert!(wanted.is_empty(), "never: {wanted:?}");
+}
+
+#[test]
+fn test_failing_sequence_of_the_model_is_made_as_small_as_can_be() {
+    let looks = |case: &Case| case.ops.iter().filter(|(_, op)| matches!(op, case::Op::Look)).count();
+    let fails = |case: &Case| if looks(case) > 0 { Err("looks".to_owned()) } else { Ok(true) };
+    let found = (0..100).map(random::case).find(|case| looks(case) > 1 && case.tree.kids.len() > 1).expect("some");
+    let (small, _) = shrunk(found, String::new(), fails);
+    assert_eq!((small.ops.len(), small.tree.kids.len(), small.openings.len()), (1, 0, 0));
 }

@@ -60,8 +60,9 @@ impl Gen {
     }
 
     fn group(&mut self, level: usize) -> Group {
-        let flags = self.flags();
+        let mut flags = self.flags();
         let count = self.0.random_range(usize::from(level > 1)..=4);
+        flags.room = flags.room.map(|more| count + more);
         let kids = IDS.iter().take(count).map(|id| self.plant(id, level, &flags)).collect();
         Group { flags, kids }
     }
@@ -79,7 +80,7 @@ impl Gen {
             auto: if dynamic { AutoShutdown::Never } else { self.pick(&autos) },
             policy: self.policy(),
             dynamic,
-            room: if self.one_in(10) { Some(self.0.random_range(4..7)) } else { None },
+            room: if self.one_in(6) { Some(self.0.random_range(0..2)) } else { None },
             retries: self.one_in(2),
         }
     }
@@ -113,7 +114,8 @@ impl Gen {
                 _ => Body::Slow(self.time(300), self.manner()),
             }
         };
-        let restart = self.pick(&[Restart::Permanent, Restart::Permanent, Restart::Transient, Restart::Temporary]);
+        let usual = if flags.auto == AutoShutdown::Never { Restart::Permanent } else { Restart::Transient };
+        let restart = self.pick(&[usual, Restart::Permanent, Restart::Transient, Restart::Temporary]);
         let may = restart != Restart::Permanent && flags.auto != AutoShutdown::Never;
         let shutdown = match self.0.random_range(0..8) {
             0 => Shutdown::Brutal,
@@ -122,7 +124,7 @@ impl Gen {
         };
         let policy = if self.one_in(5) { Some(self.policy()) } else { None };
         let start_limit = if self.one_in(3) { Some(self.time(800)) } else { None };
-        Plant { id: id.to_owned(), restart, significant: may && self.one_in(2), shutdown, policy, start_limit, body }
+        Plant { id: id.to_owned(), restart, significant: may && !self.one_in(4), shutdown, policy, start_limit, body }
     }
 
     fn manner(&mut self) -> Manner {

@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::case::{Body, Call, Case, End, Fault, Flags, Group, Manner, Op, Opening, Plant, Policy, Then};
+use crate::support::MOST_EVENTS;
 
 /// Longer than anything takes.
 const LONG: Duration = Duration::from_secs(1000);
@@ -45,7 +46,12 @@ struct Play {
 
 impl Observer for Play {
     fn record(&self, event: Event) {
-        self.events.lock().unwrap().push((self.now(), event));
+        let count = {
+            let mut events = self.events.lock().unwrap();
+            events.push((self.now(), event));
+            events.len()
+        };
+        assert!(count < MOST_EVENTS, "the supervisor runs in a circle");
     }
 
     fn next_incarnation(&self, path: &ChildPath) -> u64 {
