@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use supervisors::{Backoff, ChildSpec, Class, EventKind, Failure, NodeState, OnLimit, RestartPolicy, SupervisorSpec};
 
-use crate::support::{Order, Stage, broken, pass, quiet, seconds};
+use crate::support::{Order, Stage, broken, pass, quiet, seconds, stop};
 
 fn doubling() -> Backoff {
     Backoff { min: seconds(1), max: seconds(8), factor: 2.0, jitter: 0.0, reset_after: seconds(30) }
@@ -82,7 +82,7 @@ async fn test_waiting_child_does_not_hold_up_its_siblings_or_the_end() {
     });
     root.handle().start_child(policy_free).await.unwrap();
     let before = tokio::time::Instant::now();
-    root.stop().await;
+    stop(&root).await;
     assert_eq!(before.elapsed(), Duration::ZERO);
     pass(seconds(100)).await;
     assert!(stage.log.of(EventKind::Restarted).is_empty());

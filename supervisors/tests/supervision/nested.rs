@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use supervisors::{ChildSpec, EventKind, NodeState, RootEnd, Strategy, SupervisorSpec};
 
-use crate::support::{Opening, Order, Stage, broken, quiet, seconds};
+use crate::support::{Opening, Order, Stage, broken, end_of, quiet, seconds, stop};
 
 /// `root/sup/{x,y}` beside `root/z`; the lower level allows one restart, the upper two.
 fn two_levels(stage: &Stage) -> SupervisorSpec {
@@ -56,7 +56,7 @@ async fn test_escalation_to_the_top_ends_the_tree_with_the_first_reason() {
         stage.crash("sup/x").await;
     }
     let incident = stage.log.of(EventKind::Failed)[0].incident.clone().unwrap();
-    assert_eq!(root.ended().await, RootEnd::GaveUp { incident, reason: broken().reason });
+    assert_eq!(end_of(&root).await, RootEnd::GaveUp { incident, reason: broken().reason });
     assert_eq!(stage.diary().iter().filter(|line| line.starts_with("down z")).count(), 1);
 }
 
@@ -65,7 +65,7 @@ async fn test_stop_goes_down_the_tree_in_reverse() {
     let stage = Stage::default();
     let root = stage.start(two_levels(&stage)).await;
     stage.diary();
-    root.stop().await;
+    stop(&root).await;
     assert_eq!(stage.diary(), ["down z", "down sup/y", "down sup/x"]);
 }
 

@@ -5,12 +5,17 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use supervisors::{
-    ChildContext, ChildPath, ChildSpec, Class, Event, EventKind, Failure, Observer, Root, Started, SupervisorSpec,
+    ChildContext, ChildPath, ChildSpec, Class, Event, EventKind, Failure, Observer, Root, RootEnd, Started,
+    SupervisorSpec,
 };
 use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+/// Longer than anything takes, so that a test fails where it would hang.
+const LONG: Duration = Duration::from_secs(10_000_000);
 
 /// No test comes near it. A supervisor that never comes to rest is ended by the panic, so that no test hangs.
-pub(crate) const MOST_EVENTS: usize = 20_000;
+pub(crate) const MOST_EVENTS: usize = 5_000;
 
 /// Remembers every event.
 #[derive(Default)]
@@ -178,14 +183,23 @@ impl Stage {
 
     pub(crate) async fn try_start(&self, spec: SupervisorSpec) -> Result<Root, Failure> {
         supervisors::capture_panics();
-        let started = Root::start("root", spec, Arc::<Recorder>::clone(&self.log), 7).await;
+        let started = timeout(LONG, Root::start("root", spec, Arc::<Recorder>::clone(&self.log), 7)).await;
         quiet().await;
-        started
+        started.expect("a root comes up or does not")
     }
 
     pub(crate) fn diary(&self) -> Vec<String> {
         std::mem::take(&mut self.diary.lock().unwrap())
     }
+}
+
+/// Waits for the end of a tree that is about to end.
+pub(crate) async fn end_of(root: &Root) -> RootEnd {
+    timeout(LONG, root.ended()).await.expect("the tree ends")
+}
+
+pub(crate) async fn stop(root: &Root) {
+    timeout(LONG, root.stop()).await.expect("the tree can be stopped");
 }
 
 /// Waits until nothing more happens by itself: the paused clock moves only when every task is idle.

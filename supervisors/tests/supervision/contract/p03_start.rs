@@ -5,7 +5,7 @@ use supervisors::{
     ChildSpec, Class, EventKind, Failure, Restart, RootEnd, Shutdown, Started, Strategy, SupervisorSpec,
 };
 
-use crate::support::{Opening, Stage, broken, seconds};
+use crate::support::{Opening, Stage, broken, end_of, seconds, stop};
 
 fn one_for_one() -> SupervisorSpec {
     SupervisorSpec::new(Strategy::OneForOne).intensity(3, seconds(5))
@@ -18,9 +18,9 @@ async fn test_point_03_start_is_in_order_and_stop_in_reverse() {
     let spec = one_for_one().child(stage.starter("a")).child(stage.puppet("b")).child(stage.puppet("c"));
     let root = stage.start(spec).await;
     assert_eq!(stage.diary(), ["up a", "up b", "up c"]);
-    root.stop().await;
+    stop(&root).await;
     assert_eq!(stage.diary(), ["down c", "down b", "down a"]);
-    assert_eq!(root.ended().await, RootEnd::Stopped);
+    assert_eq!(end_of(&root).await, RootEnd::Stopped);
     let all = "started a,started b,started c,started root,stopped c,stopped b,stopped a,stopped root";
     assert_eq!(stage.log.trace().join(","), all);
     assert!(!root.handle().is_alive());

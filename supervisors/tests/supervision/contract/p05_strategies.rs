@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use supervisors::{EventKind, Restart, Shutdown, Strategy, SupervisorSpec};
 
-use crate::support::{Order, Stage, broken, quiet, seconds};
+use crate::support::{Order, Stage, broken, quiet, seconds, stop};
 
 fn one_for_one() -> SupervisorSpec {
     SupervisorSpec::new(Strategy::OneForOne).intensity(3, seconds(5))
@@ -30,7 +30,7 @@ async fn test_point_05_crash_restarts_only_that_child_and_is_told_in_one_inciden
     assert_eq!(events[0].reason, Some(broken().reason));
     assert_eq!((events[0].incarnation, events[2].incarnation), (1, 2));
     assert_eq!(events[2].recovered_in, Some(Duration::ZERO));
-    root.stop().await;
+    stop(&root).await;
 }
 
 #[tokio::test(start_paused = true)]

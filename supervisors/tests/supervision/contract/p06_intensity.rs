@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use supervisors::{EventKind, RootEnd, Strategy, SupervisorSpec};
 
-use crate::support::{Opening, Stage, broken, pass, seconds};
+use crate::support::{Opening, Stage, broken, end_of, pass, seconds};
 
 fn one_for_one() -> SupervisorSpec {
     SupervisorSpec::new(Strategy::OneForOne).intensity(3, seconds(5))
@@ -23,7 +23,7 @@ async fn test_point_06_intensity_is_a_sliding_window() {
     stage.crash("a").await;
     stage.log.clear();
     stage.crash("a").await;
-    let end = root.ended().await;
+    let end = end_of(&root).await;
     let incident = stage.log.of(EventKind::Escalated)[0].incident.clone().unwrap();
     assert_eq!(end, RootEnd::GaveUp { incident, reason: broken().reason });
     assert_eq!(stage.log.trace(), ["failed a", "escalated root", "stopped b", "stopped root"]);
@@ -35,7 +35,7 @@ async fn test_point_06_failed_restarts_count_as_restarts() {
     let root = stage.start(one_for_one().child(stage.starter("a"))).await;
     stage.opening("a", vec![Opening::Fail(broken()); 10]);
     stage.crash("a").await;
-    assert!(matches!(root.ended().await, RootEnd::GaveUp { .. }));
+    assert!(matches!(end_of(&root).await, RootEnd::GaveUp { .. }));
     assert_eq!(stage.log.of(EventKind::Restarting).len(), 3);
     assert_eq!(stage.log.of(EventKind::Failed).len(), 4);
 }
@@ -67,7 +67,7 @@ async fn test_point_06_number_of_restarts_allowed_is_exact() {
             }
             stage.diary();
             stage.crash("a").await;
-            assert!(matches!(root.ended().await, RootEnd::GaveUp { .. }), "{strategy:?} {most}");
+            assert!(matches!(end_of(&root).await, RootEnd::GaveUp { .. }), "{strategy:?} {most}");
             assert_eq!(stage.diary(), ["down a", "down b"], "{strategy:?} {most}");
         }
     }

@@ -2,7 +2,7 @@
 
 use supervisors::{ChildSpec, EventKind, ManageError, Strategy, SupervisorSpec};
 
-use crate::support::{Opening, Stage, broken, seconds};
+use crate::support::{Opening, Stage, broken, seconds, stop};
 
 fn three(stage: &Stage, strategy: Strategy) -> SupervisorSpec {
     let spec = SupervisorSpec::new(strategy).intensity(5, seconds(5));
@@ -73,7 +73,7 @@ async fn test_point_07_retry_comes_at_once_and_the_end_of_the_supervisor_between
     stage.opening("a", slow());
     let before = tokio::time::Instant::now();
     stage.crash("a").await;
-    root.stop().await;
+    stop(&root).await;
     assert!(before.elapsed() < seconds(2), "no attempt follows once the supervisor ends");
     assert!(!root.handle().is_alive());
 }

@@ -3,7 +3,7 @@
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use supervisors::{ChildSpec, EventKind, Shutdown, Strategy, SupervisorSpec};
 
-use crate::support::{Opening, Order, Stage, broken, quiet, seconds};
+use crate::support::{Opening, Order, Stage, broken, quiet, seconds, stop};
 
 fn one_for_one() -> SupervisorSpec {
     SupervisorSpec::new(Strategy::OneForOne).intensity(3, seconds(5))
@@ -19,7 +19,7 @@ async fn test_point_08_shutdown_times_are_kept_and_late_children_killed() {
     stage.tell("patient", Order::Deaf).await;
     stage.tell("brutal", Order::Deaf).await;
     let before = tokio::time::Instant::now();
-    root.stop().await;
+    stop(&root).await;
     assert_eq!(before.elapsed(), seconds(4));
     assert_eq!(stage.diary(), ["up patient", "up brutal", "down brutal", "down patient"]);
     let stopped = stage.log.of(EventKind::Stopped);
@@ -37,7 +37,7 @@ async fn test_point_08_infinite_shutdown_waits() {
     });
     let root = stage.start(one_for_one().child(child.shutdown(Shutdown::Infinity))).await;
     let before = tokio::time::Instant::now();
-    root.stop().await;
+    stop(&root).await;
     assert_eq!(before.elapsed(), seconds(100_000));
 }
 
@@ -52,7 +52,7 @@ async fn test_point_08_stop_ends_a_start_that_hangs() {
     quiet().await;
     assert_eq!(root.handle().count_children().await.active, 2, "answers while a child is starting");
     let before = tokio::time::Instant::now();
-    root.stop().await;
+    stop(&root).await;
     assert_eq!(before.elapsed(), seconds(5));
     assert!(caller.await.unwrap().is_err());
 }
@@ -69,7 +69,7 @@ async fn test_point_08_dynamic_children_stop_all_at_once() {
     };
     let root = stage.start(SupervisorSpec::dynamic().child(slow("a")).child(slow("b")).child(slow("c"))).await;
     let before = tokio::time::Instant::now();
-    root.stop().await;
+    stop(&root).await;
     assert_eq!(before.elapsed(), seconds(3));
 }
 
@@ -83,7 +83,7 @@ async fn test_point_08_unexpected_reason_is_reported_and_a_clean_one_is_not() {
         })
     };
     let root = stage.start(one_for_one().child(ends("good", false)).child(ends("bad", true))).await;
-    root.stop().await;
+    stop(&root).await;
     let stopped = stage.log.of(EventKind::Stopped);
     assert_eq!(stopped[0].reason, Some(broken().reason));
     assert_eq!(stopped[1].reason, None);
@@ -129,7 +129,7 @@ async fn test_point_08_child_that_unlinked_itself_cannot_hang_the_supervisor() {
     let child = ChildSpec::actor("a", move |_| (Loner, nobody.clone()));
     let root = stage.start(one_for_one().child(child)).await;
     quiet().await;
-    tokio::time::timeout(seconds(60), root.stop()).await.expect("ends");
+    tokio::time::timeout(seconds(60), stop(&root)).await.expect("ends");
 }
 
 #[tokio::test(start_paused = true)]
@@ -141,7 +141,7 @@ async fn test_point_08_deaf_dynamic_children_share_their_time() {
         stage.tell(id, Order::Deaf).await;
     }
     let before = tokio::time::Instant::now();
-    root.stop().await;
+    stop(&root).await;
     assert_eq!(before.elapsed(), seconds(5));
     assert_eq!(stage.log.of(EventKind::Stopped).iter().filter(|event| event.reason.is_some()).count(), 3);
 }

@@ -3,7 +3,7 @@
 
 use supervisors::{EventKind, OnLimit, Strategy, SupervisorSpec};
 
-use crate::support::{Opening, Order, Stage, broken, seconds};
+use crate::support::{Opening, Order, Stage, broken, end_of, seconds};
 
 /// `start_error`, `child_terminated`, `shutdown`, `shutdown_error` and progress, with whom they are about.
 #[tokio::test(start_paused = true)]
@@ -18,7 +18,7 @@ async fn test_point_09_every_report_of_otp_is_an_event() {
     stage.opening("a", vec![Opening::Fail(broken())]);
     stage.tell("b", Order::Deaf).await;
     stage.crash("a").await;
-    root.ended().await;
+    end_of(&root).await;
     let events = stage.log.events();
     let told: Vec<_> = events.iter().map(|event| (event.kind, event.path.as_str(), event.incarnation)).collect();
     let expected = [

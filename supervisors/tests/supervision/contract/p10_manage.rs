@@ -5,7 +5,7 @@ use supervisors::{
     SupervisorHandle, SupervisorSpec,
 };
 
-use crate::support::{Opening, Order, Stage, broken, pass, quiet, seconds};
+use crate::support::{Opening, Order, Stage, broken, pass, quiet, seconds, stop};
 
 #[tokio::test(start_paused = true)]
 async fn test_point_10_start_child_outcomes() {
@@ -23,7 +23,7 @@ async fn test_point_10_start_child_outcomes() {
     assert_eq!(handle.start_child(stage.starter("c")).await, Err(ManageError::MaxChildren { limit: 2 }));
     let bad = ManageError::Invalid(SpecError::InvalidId("x/y".to_owned()));
     assert_eq!(handle.start_child(stage.starter("x/y")).await, Err(bad));
-    root.stop().await;
+    stop(&root).await;
     assert_eq!(handle.start_child(stage.puppet("z")).await, Err(ManageError::Gone));
 }
 
@@ -63,7 +63,7 @@ async fn test_point_10_dynamic_supervisor_forgets_what_is_terminated_or_done() {
     assert_eq!(handle.count_children().await.specs, 1);
     handle.start_child(stage.puppet("a")).await.unwrap();
     assert_eq!(handle.restart_child("a").await, Err(ManageError::Running));
-    root.stop().await;
+    stop(&root).await;
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -4,7 +4,7 @@ use supervisors::{
     AutoShutdown, Backoff, ChildSpec, Class, Failure, Restart, RestartPolicy, RootEnd, Strategy, SupervisorSpec,
 };
 
-use crate::support::{Order, Stage, broken, quiet, seconds};
+use crate::support::{Order, Stage, broken, end_of, quiet, seconds};
 
 fn tree(stage: &Stage, auto: AutoShutdown, restart: Restart) -> SupervisorSpec {
     let child = |id| stage.puppet(id).restart(restart).significant(true);
@@ -35,7 +35,7 @@ async fn test_point_11_auto_shutdown_in_all_combinations() {
             assert_eq!(!root.handle().is_alive(), after_both, "{auto:?} {restart:?} {order:?}");
         }
         if after_both {
-            assert_eq!(root.ended().await, RootEnd::Stopped);
+            assert_eq!(end_of(&root).await, RootEnd::Stopped);
         }
     }
 }
@@ -73,7 +73,7 @@ async fn test_point_11_auto_shutdown_travels_up_through_significant_supervisors(
     let sup = sup.restart(Restart::Transient).significant(true);
     let root = stage.start(SupervisorSpec::default().auto_shutdown(AutoShutdown::AnySignificant).child(sup)).await;
     stage.tell("sup/a", Order::Finish).await;
-    assert_eq!(root.ended().await, RootEnd::Stopped);
+    assert_eq!(end_of(&root).await, RootEnd::Stopped);
     assert!(stage.log.of(supervisors::EventKind::Failed).is_empty());
 }
 
@@ -125,7 +125,7 @@ async fn test_point_11_siblings_are_stopped_in_order_and_nobody_is_to_blame() {
     let root = stage.start(tree(&stage, AutoShutdown::AnySignificant, Restart::Transient)).await;
     stage.log.clear();
     stage.tell("a", Order::Finish).await;
-    assert_eq!(root.ended().await, RootEnd::Stopped);
+    assert_eq!(end_of(&root).await, RootEnd::Stopped);
     assert_eq!(stage.log.trace(), ["stopped a", "stopped c", "stopped b", "stopped root"]);
     assert!(stage.log.events().iter().all(|event| event.incident.is_none() && event.reason.is_none()));
 }

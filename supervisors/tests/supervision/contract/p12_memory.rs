@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use supervisors::{ChildSpec, Restart, SupervisorSpec};
 
-use crate::support::{Order, Stage, quiet};
+use crate::support::{Order, Stage, quiet, stop};
 
 #[tokio::test(start_paused = true)]
 async fn test_point_12_what_started_a_temporary_child_is_let_go() {
@@ -23,7 +23,7 @@ async fn test_point_12_what_started_a_temporary_child_is_let_go() {
         root.handle().start_child(child.restart(restart)).await.unwrap();
         let kept = Arc::strong_count(&held) > 1;
         assert_eq!(kept, restart != Restart::Temporary, "{restart:?}");
-        root.stop().await;
+        stop(&root).await;
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use supervisors::{ChildContext, ChildSpec, Class, EventKind, Failure, SupervisorSpec};
 
-use crate::support::{Stage, seconds};
+use crate::support::{Stage, seconds, stop};
 
 /// Runs until its child process ends, whose end is its own, or until it is asked to end the process.
 async fn bridge(ctx: ChildContext, pid: Arc<AtomicU32>) -> Result<(), Failure> {
@@ -52,6 +52,6 @@ async fn test_point_14_process_is_restarted_when_it_dies_and_ends_with_its_super
     let second = changed(&pid, first).await;
     assert_eq!(stage.log.of(EventKind::Failed)[0].reason.as_ref().unwrap().code, "process_ended");
     assert!(root.handle().which_children().await[0].incarnation == 2);
-    root.stop().await;
+    stop(&root).await;
     assert!(!exists(first) && !exists(second), "no process is left behind");
 }

@@ -2,7 +2,7 @@
 
 use supervisors::{ChildSpec, RootEnd, SupervisorSpec};
 
-use crate::support::{Stage, seconds};
+use crate::support::{Stage, end_of, seconds};
 
 #[tokio::test(start_paused = true)]
 async fn test_point_16_restarts_multiply_before_the_top_gives_up() {
@@ -21,6 +21,6 @@ async fn test_point_16_restarts_multiply_before_the_top_gives_up() {
             assert!(crashes < 1000, "the top gives up some time");
         }
         assert_eq!(crashes, (above + 1) * (below + 1), "{above} above {below}");
-        assert!(matches!(root.ended().await, RootEnd::GaveUp { .. }));
+        assert!(matches!(end_of(&root).await, RootEnd::GaveUp { .. }));
     }
 }

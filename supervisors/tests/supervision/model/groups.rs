@@ -308,6 +308,8 @@ impl World {
             return;
         }
         self.root_end = Some(code);
+        // It may end in the moment in which it came up.
+        self.root_is_up();
         let (incident, code) = match error {
             Some((error, origin)) => (Some(origin.incident), Some(error.code)),
             None => (None, None),

@@ -25,7 +25,7 @@ use case::Case;
 /// Sequences of one run unless the environment says otherwise.
 const SEQUENCES: u64 = 500;
 /// Attempts at making a failing sequence smaller.
-const MOST_ATTEMPTS: usize = 3000;
+const MOST_ATTEMPTS: usize = 600;
 /// At most one sequence in this many may be muddled, or the comparison is worth too little.
 const CLEAR_SHARE: u64 = 5;
 

@@ -3,7 +3,7 @@
 use supervisors::{ManageError, Restart, Strategy};
 
 use super::case::{Body, Group, Opening, Policy, Then};
-use super::world::{Cause, Due, Error, Gid, Is, Nth, Origin, Past, Wish, World, fate};
+use super::world::{Cause, Due, Error, Gid, Is, Line, Nth, Origin, Past, Wish, World, fate};
 
 impl World {
     pub(crate) fn happen(&mut self, due: Due) {
@@ -35,18 +35,7 @@ impl World {
                 }
                 gid
             }
-            Due::RootUp => {
-                self.root_up = true;
-                let line = super::world::Line {
-                    at: self.now,
-                    kind: "started",
-                    path: "root".to_owned(),
-                    incarnation: 1,
-                    ..Default::default()
-                };
-                self.lines.push(line);
-                return;
-            }
+            Due::RootUp => return self.root_is_up(),
             Due::StopLimit(gid, nth) => {
                 self.kid(gid, nth).timer = None;
                 self.kill(gid, nth);
@@ -70,6 +59,14 @@ impl World {
             }
         };
         self.drive(gid);
+    }
+
+    /// Tells of the root's start, unless that was done.
+    pub(crate) fn root_is_up(&mut self) {
+        if !std::mem::replace(&mut self.root_up, true) {
+            let path = "root".to_owned();
+            self.lines.push(Line { at: self.now, kind: "started", path, incarnation: 1, ..Line::default() });
+        }
     }
 
     pub(crate) fn begin(&mut self, gid: Gid, nth: Nth, wish: Wish) {
