@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::TryStreamExt;
 use futures::stream::BoxStream;
 use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
@@ -205,24 +205,12 @@ impl Io {
         }
     }
 
-    /// Everything below `folder`, in the store's order. Ends with the first error.
+    /// Everything below `folder`, in the store's order.
     pub(crate) fn list(&self, folder: &str) -> Result<BoxStream<'static, Result<ObjectMeta, LakeError>>, LakeError> {
         let prefix = parse(folder)?;
         let what = format!("list of {folder}");
         let listed = self.store.list((!folder.is_empty()).then_some(&prefix));
-        let next = move |listed: Option<BoxStream<'static, object_store::Result<ObjectMeta>>>| {
-            let what = what.clone();
-            async move {
-                let mut listed = listed?;
-                match timeout(TRY_MAX, listed.next()).await {
-                    Ok(Some(Ok(object))) => Some((Ok(object), Some(listed))),
-                    Ok(Some(Err(error))) => Some((Err(LakeError::store(&what, &error)), None)),
-                    Ok(None) => None,
-                    Err(_) => Some((Err(silent(&what)), None)),
-                }
-            }
-        };
-        Ok(Box::pin(futures::stream::unfold(Some(listed), next)))
+        Ok(Box::pin(listed.map_err(move |error| LakeError::store(&what, &error))))
     }
 }
 
