@@ -292,8 +292,10 @@ fn tail(node: &Value) -> String {
         say(format!("waits for {}", text::cell(&node["waits_for"])));
     }
     match number("failed_workloads") {
+        // A parked one has told its reason.
+        Some(failed) if node["state"] == "parked" => say(format!("{failed} workloads failed in a row")),
         Some(failed) => say(format!("{failed} failed in a row: {}", text::reason(&node["trouble"]))),
-        None if node["trouble"].is_object() => say(text::reason(&node["trouble"])),
+        None if node["trouble"].is_object() && node["state"] != "parked" => say(text::reason(&node["trouble"])),
         None => {}
     }
     if node["last_error"].is_object() && node["state"] != "parked" && node["state"] != "running" {
