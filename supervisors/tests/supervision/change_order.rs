@@ -65,6 +65,21 @@ async fn test_change_order_during_a_group_restart_leaves_nobody_behind() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn test_change_order_during_a_restart_of_all_includes_a_new_child_wherever_it_stands() {
+    let stage = Stage::default();
+    let backoff = Backoff { min: seconds(5), max: seconds(5), factor: 1.0, jitter: 0.0, reset_after: seconds(60) };
+    let spec = |ids: &[&str]| {
+        specs(&stage, Strategy::OneForAll, ids).policy(RestartPolicy::default().backoff(backoff.clone()))
+    };
+    let root = stage.start(spec(&["a", "b"])).await;
+    stage.crash("b").await;
+    root.handle().change(spec(&["first", "b", "last", "a"])).await.unwrap();
+    pass(seconds(5)).await;
+    assert_eq!(order(&root).await, ["first", "b", "last", "a"]);
+    assert_eq!(root.handle().count_children().await.active, 4);
+}
+
+#[tokio::test(start_paused = true)]
 async fn test_change_order_keeps_promises_of_progress_and_late_ends() {
     let stage = Stage::default();
     let root = stage.start(specs(&stage, Strategy::OneForOne, &["a", "b"])).await;
