@@ -352,6 +352,11 @@ impl World {
             return;
         }
         self.root_end = Some(code);
+        // Whoever started it hears first that it came up, also if it ended in the same moment.
+        let up = self.agenda.iter().find(|(_, due)| matches!(due, Due::RootUp)).map(|(key, _)| *key);
+        if let Some(due) = up.and_then(|key| self.agenda.remove(&key)) {
+            self.happen(due);
+        }
         let (incident, code) = match error {
             Some((error, origin)) => (Some(origin.incident), Some(error.code)),
             None => (None, None),
