@@ -40,7 +40,7 @@ use crate::timers::{Due, Timers};
 use crate::window::Window;
 use crate::zombies::Zombies;
 
-use group::{Ending, Plan};
+use group::{EVERYBODY, Ending, Plan};
 use state::{Child, State};
 
 /// What all supervisors of a tree share.
@@ -281,7 +281,7 @@ impl Supervisor {
             began: Some(began),
             began_at: Instant::now(),
             inherited,
-            next_seq: 0,
+            next_seq: EVERYBODY + 1,
             next_life: 0,
         };
         for child in children {

@@ -103,7 +103,9 @@ mod tests {
         let held = Arc::new(std::sync::Mutex::new(held));
         for _ in 0..2 {
             let held = Arc::clone(&held);
-            runtime.spawn(async move { held.lock().unwrap().recv_timeout(LONG).unwrap_or_default() });
+            runtime.spawn(async move {
+                let _ = held.lock().unwrap().recv_timeout(LONG);
+            });
         }
         let (tell, told) = mpsc::channel();
         let pulse = Pulse::start(runtime.handle().clone(), 3, move || tell.send(()).unwrap_or_default()).unwrap();

@@ -16,6 +16,9 @@ use crate::policy::{Class, Failure};
 use crate::spec::Strategy;
 use crate::timers::later;
 
+/// Before the numbers of all children, those to come included.
+pub(super) const EVERYBODY: Seq = 0;
+
 /// A first start or a group restart in progress.
 pub(super) struct Plan {
     /// Whose failure it is; `None` for the first start.
@@ -42,7 +45,7 @@ enum Phase {
 impl Plan {
     pub(super) fn initial(all: impl Iterator<Item = Seq>) -> Self {
         let phase = Phase::Starting { queue: all.collect(), current: None };
-        Self { cause: None, incident: None, first: 0, phase, due: true, skip: HashSet::new() }
+        Self { cause: None, incident: None, first: EVERYBODY, phase, due: true, skip: HashSet::new() }
     }
 
     pub(super) fn is_caused_by(&self, seq: Seq) -> bool {
@@ -80,8 +83,10 @@ impl Plan {
     /// Takes over new numbers of the children; `known` are the old ones. What it still has to do it does in the new
     /// order.
     pub(super) fn renumber(&mut self, new: impl Fn(Seq) -> Seq, known: &[Seq]) {
-        let touched = known.iter().filter(|old| **old >= self.first).map(|old| new(*old));
-        self.first = touched.min().unwrap_or_else(|| new(self.first));
+        if self.first != EVERYBODY {
+            let touched = known.iter().filter(|old| **old >= self.first).map(|old| new(*old));
+            self.first = touched.min().unwrap_or_else(|| new(self.first));
+        }
         if let Some((cause, _)) = &mut self.cause {
             *cause = new(*cause);
         }
@@ -251,7 +256,7 @@ impl Supervisor {
         let incident = child.record().and_then(|record| record.incident.clone());
         let mut first = match self.flags.strategy {
             Strategy::OneForOne | Strategy::RestForOne => cause,
-            Strategy::OneForAll => 0,
+            Strategy::OneForAll => EVERYBODY,
         };
         let mut skip = HashSet::new();
         let mut ends_first_start = false;

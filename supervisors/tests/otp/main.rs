@@ -19,16 +19,12 @@ use table::Scenario;
 /// Where the crate differs from OTP on purpose: the scenario, and the reason. Every one of them must differ.
 const BY_DESIGN: &[(&str, &str)] = &[
     ("nested transient supervisor that gives up", GIVES_UP),
-    ("change adds and keeps", KEEPS_ITS_PLACE),
-    ("change keeps the order of what is there", KEEPS_ITS_PLACE),
     ("dynamic transient finish", OWN_SPEC),
     ("dynamic terminate", OWN_SPEC),
     ("dynamic failed restart", OWN_SPEC),
 ];
 /// OTP's supervisor exits with `shutdown`, a clean end, when it gives up.
 const GIVES_UP: &str = "a supervisor that gives up ends with what it gave up for, so that a transient one is restarted";
-/// OTP takes the order of the new list and puts what is missing from it after it.
-const KEEPS_ITS_PLACE: &str = "a child that runs keeps its place in the order, and new ones come after it";
 /// OTP counts the one spec of a simple_one_for_one supervisor.
 const OWN_SPEC: &str = "each child of a dynamic supervisor has a spec of its own";
 

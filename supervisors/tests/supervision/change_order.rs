@@ -1,8 +1,8 @@
 //! The order that a change of specs leaves, by `code_change`'s rule.
 
-use supervisors::{Backoff, ChildSpec, EventKind, NodeState, RestartPolicy, Strategy, SupervisorSpec};
+use supervisors::{Backoff, ChildSpec, EventKind, NodeState, RestartPolicy, Shutdown, Strategy, SupervisorSpec};
 
-use crate::support::{Stage, broken, pass, quiet, seconds};
+use crate::support::{Opening, Order, Stage, broken, pass, quiet, seconds};
 
 fn specs(stage: &Stage, strategy: Strategy, ids: &[&str]) -> SupervisorSpec {
     let flags = SupervisorSpec::new(strategy).intensity(100, seconds(60));
@@ -65,12 +65,27 @@ async fn test_change_order_during_a_group_restart_leaves_nobody_behind() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn test_change_order_during_a_restart_of_all_includes_a_new_child_wherever_it_stands() {
+    let stage = Stage::default();
+    let backoff = Backoff { min: seconds(5), max: seconds(5), factor: 1.0, jitter: 0.0, reset_after: seconds(60) };
+    let spec = |ids: &[&str]| {
+        specs(&stage, Strategy::OneForAll, ids).policy(RestartPolicy::default().backoff(backoff.clone()))
+    };
+    let root = stage.start(spec(&["a", "b"])).await;
+    stage.crash("b").await;
+    root.handle().change(spec(&["first", "b", "last", "a"])).await.unwrap();
+    pass(seconds(5)).await;
+    assert_eq!(order(&root).await, ["first", "b", "last", "a"]);
+    assert_eq!(root.handle().count_children().await.active, 4);
+}
+
+#[tokio::test(start_paused = true)]
 async fn test_change_order_keeps_promises_of_progress_and_late_ends() {
     let stage = Stage::default();
     let root = stage.start(specs(&stage, Strategy::OneForOne, &["a", "b"])).await;
-    stage.tell("a", crate::support::Order::Busy(seconds(10))).await;
+    stage.tell("a", Order::Busy(seconds(10))).await;
     // The end of b is on its way when the order changes.
-    stage.order("b", crate::support::Order::Fail(broken()));
+    stage.order("b", Order::Fail(broken()));
     root.handle().change(specs(&stage, Strategy::OneForOne, &["b", "a"])).await.unwrap();
     quiet().await;
     assert_eq!(stage.log.of(EventKind::Restarted).len(), 1);
@@ -92,4 +107,51 @@ async fn test_change_order_to_ignore_changes_nothing() {
         stage.crash("a").await;
     }
     assert!(root.handle().is_alive(), "the intensity is still the old one");
+}
+
+#[tokio::test(start_paused = true)]
+async fn test_change_order_holds_for_what_a_group_restart_has_still_to_stop_and_to_start() {
+    let stage = Stage::default();
+    let spec = |ids: &[&str]| {
+        let flags = SupervisorSpec::new(Strategy::OneForAll);
+        ids.iter().fold(flags, |spec, id| spec.child(stage.starter(id).shutdown(Shutdown::Timeout(seconds(2)))))
+    };
+    let root = stage.start(spec(&["a", "b", "c", "d"])).await;
+    stage.tell("d", Order::Deaf).await;
+    stage.opening("a", vec![Opening::Slow(seconds(5))]);
+    stage.diary();
+    stage.crash("a").await;
+    root.handle().change(spec(&["a", "c", "b", "d"])).await.unwrap();
+    pass(seconds(2)).await;
+    assert_eq!(stage.diary(), ["down a", "down d", "down b", "down c"]);
+    root.handle().change(spec(&["a", "d", "c", "b"])).await.unwrap();
+    pass(seconds(5)).await;
+    assert_eq!(stage.diary(), ["up a", "up d", "up c", "up b"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn test_change_order_during_a_first_start_loses_no_early_end() {
+    let stage = Stage::default();
+    let root = stage.start(SupervisorSpec::default()).await;
+    let spec = {
+        let stage = stage.clone();
+        move |ids: &[&str]| {
+            let flags = SupervisorSpec::new(Strategy::OneForAll).intensity(3, seconds(60));
+            ids.iter().fold(flags, |spec, id| spec.child(stage.starter(id)))
+        }
+    };
+    stage.opening("g/b", vec![Opening::Slow(seconds(10))]);
+    let first = spec.clone();
+    let group = ChildSpec::supervisor("g", move |_| std::future::ready(Ok(first(&["a", "b"]))));
+    let handle = root.handle().clone();
+    let starting = tokio::spawn(async move { handle.start_child(group).await });
+    quiet().await;
+    stage.crash("g/a").await;
+    let below = root.handle().supervisor("g").await.unwrap();
+    below.change(spec(&["b", "a"])).await.unwrap();
+    pass(seconds(10)).await;
+    starting.await.unwrap().unwrap();
+    let failed: Vec<_> = stage.log.of(EventKind::Failed).iter().map(|e| e.path.to_string()).collect();
+    assert_eq!(failed, ["root/g/a"]);
+    assert_eq!(stage.diary(), ["up g/a", "down g/a", "up g/b", "down g/b", "up g/b", "up g/a"]);
 }

@@ -1,5 +1,8 @@
 //! Panics of every kind of child carry message, location and, not too often, a backtrace.
 
+use std::future::Future;
+use std::process::Command;
+
 use ractor::{Actor, ActorProcessingErr, ActorRef};
 use supervisors::{BACKTRACE_CHARS_MAX, ChildSpec, Event, EventKind, Started, SupervisorSpec};
 
@@ -34,6 +37,22 @@ fn deep_inside_the_handler(place: &str) {
     assert_ne!(place, "handle", "clumsy");
 }
 
+/// Set in a process that runs one test only.
+const ALONE: &str = "SUPERVISION_TEST_ALONE";
+
+/// Runs a test in a process of its own: how often a backtrace is taken is counted for the whole process, and the other
+/// tests in it panic by clocks of their own.
+fn alone(test: &str, body: impl Future<Output = ()>) {
+    if std::env::var_os(ALONE).is_some() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        return runtime.block_on(body);
+    }
+    let name = format!("panic_backtrace::{test}");
+    let run = Command::new(std::env::current_exe().unwrap()).args([&name, "--exact"]).env(ALONE, "1").output().unwrap();
+    let said = String::from_utf8_lossy(&run.stdout);
+    assert!(run.status.success() && said.contains("1 passed"), "{said}");
+}
+
 /// What is told of a child that panics, restarted once.
 async fn failed(child: ChildSpec) -> Vec<Event> {
     let stage = Stage::default();
@@ -41,8 +60,12 @@ async fn failed(child: ChildSpec) -> Vec<Event> {
     stage.log.of(EventKind::Failed)
 }
 
-#[tokio::test(start_paused = true)]
-async fn test_panic_backtrace_of_an_actor_names_the_place_in_every_phase() {
+#[test]
+fn test_panic_backtrace_of_an_actor_names_the_place_in_every_phase() {
+    alone("test_panic_backtrace_of_an_actor_names_the_place_in_every_phase", actor_in_every_phase());
+}
+
+async fn actor_in_every_phase() {
     for place in ["pre_start", "post_start", "handle"] {
         let event = failed(ChildSpec::actor("a", move |_| (Clumsy(place), ()))).await.remove(0);
         let reason = event.reason.unwrap();
@@ -58,8 +81,12 @@ async fn test_panic_backtrace_of_an_actor_names_the_place_in_every_phase() {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn test_panic_backtrace_of_a_task_a_thread_and_a_start_function() {
+#[test]
+fn test_panic_backtrace_of_a_task_a_thread_and_a_start_function() {
+    alone("test_panic_backtrace_of_a_task_a_thread_and_a_start_function", task_thread_and_start_function());
+}
+
+async fn task_thread_and_start_function() {
     let task = ChildSpec::task("a", |_| async { panic!("task") });
     let start = ChildSpec::start("a", |_| async {
         let broken = std::hint::black_box(true);
@@ -77,8 +104,12 @@ async fn test_panic_backtrace_of_a_task_a_thread_and_a_start_function() {
     assert!(stage.log.of(EventKind::Failed)[0].panic.as_ref().unwrap().backtrace().is_some());
 }
 
-#[tokio::test(start_paused = true)]
-async fn test_panic_backtrace_is_taken_once_a_second_in_a_storm() {
+#[test]
+fn test_panic_backtrace_is_taken_once_a_second_in_a_storm() {
+    alone("test_panic_backtrace_is_taken_once_a_second_in_a_storm", storm());
+}
+
+async fn storm() {
     let stage = Stage::default();
     let storm = |id: usize| ChildSpec::task(id.to_string(), |_| async { panic!("storm") });
     let spec = (0..200).map(storm).fold(SupervisorSpec::default().intensity(500, seconds(600)), SupervisorSpec::child);

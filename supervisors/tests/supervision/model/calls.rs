@@ -378,13 +378,17 @@ impl World {
             return invalid();
         }
         life.flags = flags.clone();
+        let known: HashSet<Nth> = life.kids.keys().copied().collect();
+        let mut first = Vec::new();
         for plant in &new.kids {
-            match self.by_id(gid, &plant.id) {
-                Some(nth) => self.kid(gid, nth).plant = plant.clone(),
-                None => {
-                    self.add(gid, plant.clone());
-                }
+            let nth = self.by_id(gid, &plant.id);
+            if let Some(nth) = nth {
+                self.kid(gid, nth).plant = plant.clone();
             }
+            first.push(nth.unwrap_or_else(|| self.add(gid, plant.clone())));
+        }
+        if !new.flags.dynamic {
+            self.put_first(gid, &first, &known);
         }
         Ok(())
     }

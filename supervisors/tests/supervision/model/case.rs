@@ -191,6 +191,15 @@ impl Group {
         }
     }
 
+    /// The group at a path.
+    pub(crate) fn at(&self, path: &str) -> &Self {
+        path.split('/').skip(1).fold(self, |group, id| {
+            let below = group.kids.iter().find(|kid| kid.id == id).map(|kid| &kid.body);
+            let Some(Body::Group(_, below)) = below else { unreachable!("no group at {path}") };
+            below
+        })
+    }
+
     /// Paths of all groups and of all workers.
     pub(crate) fn paths(&self) -> (Vec<String>, Vec<String>) {
         let (mut groups, mut workers) = (Vec::new(), Vec::new());

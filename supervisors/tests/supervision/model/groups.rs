@@ -5,7 +5,12 @@ use std::collections::{BTreeMap, HashSet, VecDeque};
 use supervisors::{ManageError, Strategy};
 
 use super::case::{Group, Plant};
-use super::world::{Cause, Closing, Due, Error, Gid, Is, Job, Kid, Life, Line, Nth, Origin, Past, Step, Wish, World};
+use super::world::{
+    Cause, Closing, Due, Error, Gid, Is, Job, Kid, Life, Line, Nth, Origin, Past, Place, Step, Wish, World,
+};
+
+/// A place before all places.
+const EVERYBODY: Place = 0;
 
 impl World {
     /// A supervisor comes to be.
@@ -31,12 +36,12 @@ impl World {
             born: self.now,
             inherited,
             above,
-            next: 0,
+            next: EVERYBODY + 1,
         };
         self.lives.insert(gid, life);
         let queue: VecDeque<Nth> = group.kids.into_iter().map(|plant| self.add(gid, plant)).collect();
         let step = Step::Start(queue, None);
-        let job = Job { cause: None, incident: None, from: 0, step, ready: true, spared: HashSet::new() };
+        let job = Job { cause: None, incident: None, from: EVERYBODY, step, ready: true, spared: HashSet::new() };
         self.life(gid).job = Some(job);
         gid
     }
@@ -47,6 +52,7 @@ impl World {
         life.next += 1;
         let kid = Kid {
             nth,
+            place: nth,
             alive: plant.clone(),
             plant,
             is: Is::Down,
@@ -105,8 +111,8 @@ impl World {
     fn drive_wait(&mut self, gid: Gid, mut job: Job) -> bool {
         let ready = job.ready;
         if ready {
-            let kids = self.life(gid).kids.values();
-            let down = kids.filter(|kid| kid.nth >= job.from && !kid.is.alive() && !job.spared.contains(&kid.nth));
+            let kids = self.life(gid).in_order().into_iter();
+            let down = kids.filter(|kid| kid.place >= job.from && !kid.is.alive() && !job.spared.contains(&kid.nth));
             job.step = Step::Start(down.map(|kid| kid.nth).collect(), None);
         }
         self.life(gid).job = Some(job);
@@ -158,12 +164,15 @@ impl World {
         let path = self.path(gid, nth);
         let incident = self.kid(gid, nth).past.incident;
         let life = self.life(gid);
-        let mut from = if life.flags.strategy == Strategy::OneForAll { 0 } else { nth };
+        let mut from = if life.flags.strategy == Strategy::OneForAll { EVERYBODY } else { life.kids[&nth].place };
         let mut spared = HashSet::new();
         let mut was_first = false;
         if let Some(old) = life.job.take() {
             let open = match &old.step {
-                Step::Start(queue, current) => current.or(queue.front().copied()).unwrap_or(Nth::MAX),
+                Step::Start(queue, current) => {
+                    let open = current.iter().chain(queue.front()).filter_map(|nth| life.kids.get(nth));
+                    open.map(|kid| kid.place).min().unwrap_or(Place::MAX)
+                }
                 Step::Stop(_) | Step::Wait => old.from,
             };
             from = from.min(open);
@@ -171,30 +180,65 @@ impl World {
             was_first = old.cause.is_none();
         }
         spared.remove(&nth);
-        let members = life.kids.range(from..).filter(|(_, kid)| kid.is.alive()).map(|(nth, _)| *nth).collect();
+        let members = life.in_order().into_iter().filter(|kid| kid.place >= from && kid.is.alive());
+        let members = members.map(|kid| kid.nth).collect();
         life.job = Some(Job { cause: Some((nth, path)), incident, from, step: Step::Stop(members), ready, spared });
         if was_first {
             self.grown_up(gid);
         }
     }
 
-    fn touched(job: &Job, nth: Nth) -> bool {
-        job.cause.is_some() && nth >= job.from && !job.spared.contains(&nth)
+    /// The children get a new order, by `code_change`'s rule: these first, then the others. What a job has still to do
+    /// it does in the new order; whom it was about it is still about, and all who come after one of them.
+    pub(crate) fn put_first(&mut self, gid: Gid, first: &[Nth], known: &HashSet<Nth>) {
+        let life = self.life(gid);
+        let touched = |kid: &Kid, from| known.contains(&kid.nth) && kid.place >= from;
+        let from = life.job.as_ref().map_or(EVERYBODY, |job| job.from);
+        let touched: Vec<Nth> = life.kids.values().filter(|kid| touched(kid, from)).map(|kid| kid.nth).collect();
+        let others = life.in_order().into_iter().map(|kid| kid.nth).filter(|nth| !first.contains(nth));
+        let order: Vec<Nth> = first.iter().copied().chain(others).collect();
+        for nth in order {
+            life.kids.get_mut(&nth).expect("ordered").place = life.next;
+            life.next += 1;
+        }
+        let kids = &life.kids;
+        let place = |nth: &Nth| kids[nth].place;
+        let Some(job) = &mut life.job else { return };
+        if job.from != EVERYBODY {
+            job.from = touched.iter().map(place).min().unwrap_or(Place::MAX);
+        }
+        match &mut job.step {
+            // The last is on its way down already.
+            Step::Stop(members) => {
+                let rest = members.len().saturating_sub(1);
+                members[..rest].sort_by_key(place);
+            }
+            Step::Start(queue, _) => queue.make_contiguous().sort_by_key(place),
+            Step::Wait => {}
+        }
+    }
+
+    fn touched(&self, gid: Gid, nth: Nth) -> bool {
+        let life = &self.lives[&gid];
+        let Some(job) = life.job.as_ref().filter(|job| job.cause.is_some()) else { return false };
+        life.kids.get(&nth).is_some_and(|kid| kid.place >= job.from) && !job.spared.contains(&nth)
     }
 
     /// Whether a job was about to stop this child anyway.
     pub(crate) fn job_stops(&mut self, gid: Gid, nth: Nth) -> bool {
+        let touched = self.touched(gid, nth);
         self.life(gid).job.as_ref().is_some_and(|job| {
             let cause = job.cause.as_ref().is_some_and(|(cause, _)| *cause == nth);
-            matches!(job.step, Step::Stop(_)) && Self::touched(job, nth) && !cause
+            matches!(job.step, Step::Stop(_)) && touched && !cause
         })
     }
 
     /// Whether a job will start this child, which is down.
     pub(crate) fn job_starts(&mut self, gid: Gid, nth: Nth) -> bool {
+        let touched = self.touched(gid, nth);
         self.life(gid).job.as_ref().is_some_and(|job| match &job.step {
             Step::Start(queue, _) => queue.contains(&nth),
-            Step::Stop(_) | Step::Wait => Self::touched(job, nth),
+            Step::Stop(_) | Step::Wait => touched,
         })
     }
 
@@ -237,7 +281,7 @@ impl World {
             return;
         }
         life.job = None;
-        let all: Vec<Nth> = life.kids.keys().copied().collect();
+        let all: Vec<Nth> = life.in_order().into_iter().map(|kid| kid.nth).collect();
         for nth in &all {
             if !self.alive(gid, *nth) {
                 self.set(gid, *nth, Is::Down, None);

@@ -1,7 +1,7 @@
 //! Random sequences.
 
 use rand::rngs::StdRng;
-use rand::seq::IndexedRandom;
+use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{Rng, SeedableRng};
 use supervisors::{AutoShutdown, Class, Restart, Shutdown, Strategy};
 
@@ -46,7 +46,7 @@ impl Gen {
             }
         }
         let count = self.0.random_range(0..OPS);
-        let ops = (0..count).map(|_| (self.when(), self.op(&groups, &workers))).collect();
+        let ops = (0..count).map(|_| (self.when(), self.op(&tree, &groups, &workers))).collect();
         Case { tree, openings, ops }
     }
 
@@ -162,7 +162,7 @@ impl Gen {
         Opening { after: self.time(500), then }
     }
 
-    fn op(&mut self, groups: &[String], workers: &[String]) -> Op {
+    fn op(&mut self, tree: &Group, groups: &[String], workers: &[String]) -> Op {
         let somebody = |random: &mut Self| {
             let one = if workers.is_empty() { None } else { Some(random.pick(workers)) };
             match one {
@@ -185,7 +185,11 @@ impl Gen {
                 Op::Openings(path, (0..count).map(|_| self.opening(true)).collect())
             }
             12 => Op::Look,
-            _ => Op::Call(self.pick(groups), self.call()),
+            _ => {
+                let path = self.pick(groups);
+                let call = if self.one_in(10) { Call::Change(self.mixed(tree.at(&path))) } else { self.call() };
+                Op::Call(path, call)
+            }
         }
     }
 
@@ -206,9 +210,25 @@ impl Gen {
         }
     }
 
+    /// What a group began with in another order, some of it left out, some new.
+    fn mixed(&mut self, group: &Group) -> Group {
+        let mut group = group.clone();
+        if self.one_in(3) && group.kids.len() > 1 {
+            group.kids.pop();
+        }
+        for id in IDS {
+            if self.one_in(6) && group.kids.iter().all(|kid| kid.id != id) {
+                group.kids.push(self.plant(id, LEVELS, &group.flags));
+            }
+        }
+        group.kids.shuffle(&mut self.0);
+        group
+    }
+
     /// New flags and specs, some of which make no sense.
     fn change(&mut self) -> Group {
         let mut group = self.group(LEVELS);
+        group.kids.shuffle(&mut self.0);
         if !group.kids.is_empty() && self.one_in(8) {
             let twin = self.pick(&group.kids);
             group.kids.push(twin);

@@ -346,7 +346,7 @@ impl World {
 
     fn park(&mut self, gid: Gid, nth: Nth, error: &Error) {
         let (policy, _) = self.policy(gid, nth);
-        let wait = policy.probe.map(|every| every.max(error.retry_after.unwrap_or(0)));
+        let wait = policy.probe.max(error.retry_after);
         self.set(gid, nth, Is::Parked, wait.map(|wait| (wait, Due::Probe(gid, nth))));
         self.kid(gid, nth).past.on_trial = false;
         let mut line = self.line(gid, nth, "parked");

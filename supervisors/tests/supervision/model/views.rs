@@ -15,8 +15,8 @@ impl World {
     }
 
     pub(crate) fn which(&self, gid: Gid) -> String {
-        let kids = self.lives[&gid].kids.values();
-        let shown = kids.map(|kid| format!("{} {} #{}", kid.plant.id, self.state(kid), kid.incarnation));
+        let kids = self.lives[&gid].in_order();
+        let shown = kids.into_iter().map(|kid| format!("{} {} #{}", kid.plant.id, self.state(kid), kid.incarnation));
         shown.collect::<Vec<_>>().join(", ")
     }
 
@@ -40,7 +40,7 @@ impl World {
     }
 
     fn below(&self, gid: Gid) -> String {
-        let kids = self.lives[&gid].kids.values().map(|kid| {
+        let kids = self.lives[&gid].in_order().into_iter().map(|kid| {
             let up = if let Is::Up(since) = kid.is { self.now - since } else { 0 };
             let parks = self.lives[&gid].flags.parks;
             let (used, left) = match kid.group {

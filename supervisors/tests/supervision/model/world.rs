@@ -12,8 +12,10 @@ use super::case::{End, Fault, Flags, Opening, Plant};
 
 /// A supervisor's life.
 pub(crate) type Gid = usize;
-/// A child's place in its supervisor's order.
+/// A child of a supervisor, as long as the supervisor lives.
 pub(crate) type Nth = u64;
+/// Where a child stands in its supervisor's order: who starts later has a greater one.
+pub(crate) type Place = u64;
 /// When, and in which order among those of the same time.
 pub(crate) type Key = (u64, u64);
 
@@ -121,6 +123,7 @@ pub(crate) enum Asker {
 
 pub(crate) struct Kid {
     pub(crate) nth: Nth,
+    pub(crate) place: Place,
     pub(crate) plant: Plant,
     /// The spec that its current life was started by.
     pub(crate) alive: Plant,
@@ -144,7 +147,8 @@ pub(crate) struct Kid {
 pub(crate) struct Job {
     pub(crate) cause: Option<(Nth, String)>,
     pub(crate) incident: Option<u64>,
-    pub(crate) from: Nth,
+    /// It is about everybody from this place on.
+    pub(crate) from: Place,
     pub(crate) step: Step,
     pub(crate) ready: bool,
     pub(crate) spared: HashSet<Nth>,
@@ -177,7 +181,17 @@ pub(crate) struct Life {
     pub(crate) inherited: Option<Origin>,
     /// Its place in the supervisor above: whose child, which, and in which life.
     pub(crate) above: Option<(Gid, Nth, u64)>,
+    /// The next child, and the next place.
     pub(crate) next: Nth,
+}
+
+impl Life {
+    /// The children in the order in which they start.
+    pub(crate) fn in_order(&self) -> Vec<&Kid> {
+        let mut kids: Vec<_> = self.kids.values().collect();
+        kids.sort_by_key(|kid| kid.place);
+        kids
+    }
 }
 
 #[derive(Clone, Debug)]
