@@ -255,6 +255,10 @@ impl World {
         while !live && began.elapsed() < LIVE_WITHIN {
             let whole = self.ask_back().await;
             live = self.until(OPERATOR_LOOKS_EVERY, arrived).await && whole;
+            if !whole {
+                // What was given back takes its time to claim.
+                sleep(OPERATOR_LOOKS_EVERY).await;
+            }
         }
         if !live {
             let late = self.late(&fresh).await;
