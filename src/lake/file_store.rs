@@ -1,7 +1,7 @@
 //! `file:` with the durability that `object_store`'s own local store leaves out: when a put returns, file and names are
 //! on the disk.
 //!
-//! A put writes a temporary file, fsyncs it, gives it its name (by a hard link, which never replaces, or by rename
+//! A put writes a temporary file (a large one around the system's cache), fsyncs it, gives it its name (by a hard link, which never replaces, or by rename
 //! where replacing is asked for) and fsyncs the directory. New directories are fsynced into their parents first.
 //! Temporary files live in one folder of the root that no listing shows.
 
@@ -25,6 +25,8 @@ use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMode,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
 };
+
+use super::direct;
 
 /// The folder of temporary files.
 const TEMPORARY: &str = ".tmp";
@@ -128,12 +130,36 @@ impl Inner {
         known.retain(|path| !directory.starts_with(path));
     }
 
+    /// A new temporary file that holds `payload` and is on the disk.
+    fn write(&self, payload: &PutPayload) -> io::Result<PathBuf> {
+        if payload.content_length() >= direct::FROM_BYTES {
+            match self.write_to(direct::options(), |file| direct::write(file, payload)) {
+                // The file system, or one below it, cannot do without its cache.
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}
+                result => return result,
+            }
+        }
+        self.write_to(OpenOptions::new(), |mut file| payload.iter().try_for_each(|part| file.write_all(part)))
+    }
+
+    fn write_to(&self, options: OpenOptions, fill: impl FnOnce(&File) -> io::Result<()>) -> io::Result<PathBuf> {
+        let (file, path) = self.temporary(options)?;
+        match fill(&file).and_then(|()| file.sync_all()) {
+            Ok(()) => Ok(path),
+            Err(error) => {
+                // What stays is removed as a leftover.
+                let _ = fs::remove_file(&path);
+                Err(error)
+            }
+        }
+    }
+
     /// A new temporary file.
-    fn temporary(&self) -> io::Result<(File, PathBuf)> {
+    fn temporary(&self, mut options: OpenOptions) -> io::Result<(File, PathBuf)> {
         loop {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
             let path = self.root.join(TEMPORARY).join(format!("{}-{number}", std::process::id()));
-            match OpenOptions::new().write(true).create_new(true).open(&path) {
+            match options.write(true).create_new(true).open(&path) {
                 Ok(file) => return Ok((file, path)),
                 // Left by an earlier process of this number, or another machine's.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -148,12 +174,11 @@ impl Inner {
         if !replace && path.exists() {
             return Err(self.exists(&path, &directory));
         }
-        let (mut file, temporary) = self.temporary().map_err(failed)?;
-        let written = payload.iter().try_for_each(|part| file.write_all(part)).and_then(|()| file.sync_all());
-        let named = written.and_then(|()| match replace {
+        let temporary = self.write(payload).map_err(failed)?;
+        let named = match replace {
             true => fs::rename(&temporary, &path),
             false => fs::hard_link(&temporary, &path),
-        });
+        };
         if !replace || named.is_err() {
             // What stays is removed as a leftover.
             let _ = fs::remove_file(&temporary);

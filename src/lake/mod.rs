@@ -26,6 +26,7 @@ mod check;
 mod claim;
 mod control;
 mod delta;
+mod direct;
 mod error;
 mod file_store;
 mod io;
