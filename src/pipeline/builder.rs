@@ -20,6 +20,9 @@ const GROUP_MAX: usize = if cfg!(test) { 4 } else { 8 * 1024 };
 /// The same for large payloads; a single larger one is a group of its own.
 const GROUP_BYTES: usize = 2 << 20;
 
+/// From this size on a group's raw rows are encoded beside its decoding, by a thread that costs far less than they do.
+const BESIDE_BYTES: usize = 256 << 10;
+
 /// Columns are normalised when they come in, and one batch of them stays far below what an array can hold.
 const ENCODES: &str = "arrays that were normalised when they came in can be encoded";
 
@@ -165,6 +168,7 @@ impl EpochBuilder {
                 return Err(Refused { code: letter.code, message: letter.message.clone() });
             }
             let partitions = vec![self.objects.partition(partition); count];
+            self.objects.keep(&payloads, &partitions).expect(ENCODES);
             self.include(decoded, payloads, &partitions);
         } else {
             let index = self.objects.partition(partition);
@@ -191,8 +195,20 @@ impl EpochBuilder {
     }
 
     fn decode_group(&mut self) {
-        let Group { payloads, partitions, .. } = std::mem::take(&mut self.group);
-        let decoded = decode(self.spec.decoder.as_ref(), self.schema.as_ref(), &payloads);
+        let Group { payloads, partitions, bytes } = std::mem::take(&mut self.group);
+        let (decoder, known) = (self.spec.decoder.as_ref(), self.schema.as_ref());
+        let decode = || decode(decoder, known, &payloads);
+        let decoded = if self.spec.raw_kept && bytes >= BESIDE_BYTES {
+            std::thread::scope(|scope| {
+                let kept = scope.spawn(|| self.objects.keep(&payloads, &partitions));
+                let decoded = decode();
+                kept.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).expect(ENCODES);
+                decoded
+            })
+        } else {
+            self.objects.keep(&payloads, &partitions).expect(ENCODES);
+            decode()
+        };
         self.include(decoded, payloads, &partitions);
     }
 
