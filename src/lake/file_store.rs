@@ -1,8 +1,9 @@
 //! `file:` with the durability that `object_store`'s own local store leaves out: when a put returns, file and names are
 //! on the disk.
 //!
-//! A put writes a temporary file, fsyncs it, gives it its name (by a hard link, which never replaces, or by rename
-//! where replacing is asked for) and fsyncs the directory. A multipart upload and a copy end the same way. New directories are fsynced into their parents first.
+//! A put writes a temporary file (a large one around the system's cache), fsyncs it, gives it its name (by a hard link,
+//! which never replaces, or by rename where replacing is asked for) and fsyncs the directory. A multipart upload and a copy
+//! end the same way. New directories are fsynced into their parents first.
 //! Temporary files live in one folder of the root that no listing shows.
 
 use std::collections::HashSet;
@@ -27,6 +28,7 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart,
 };
 
+use super::direct;
 use crate::faults;
 
 /// The folder of temporary files.
@@ -154,12 +156,37 @@ impl Inner {
         known.retain(|path| !directory.starts_with(path));
     }
 
+    /// A new temporary file, and whether `payload` could be written to it.
+    fn filled(&self, payload: &PutPayload) -> io::Result<(io::Result<File>, PathBuf)> {
+        if payload.content_length() >= direct::FROM_BYTES {
+            match self.filled_directly(payload) {
+                // The file system, or one below it, cannot do without its cache.
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput => {}
+                filled => return filled,
+            }
+        }
+        let (mut file, path) = self.temporary(OpenOptions::new())?;
+        Ok((write(&mut file, payload).map(|()| file), path))
+    }
+
+    fn filled_directly(&self, payload: &PutPayload) -> io::Result<(io::Result<File>, PathBuf)> {
+        let (file, path) = self.temporary(direct::options())?;
+        match direct::write(&file, payload) {
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
+                // What stays is removed as a leftover.
+                let _ = fs::remove_file(&path);
+                Err(error)
+            }
+            written => Ok((written.map(|()| file), path)),
+        }
+    }
+
     /// A new temporary file.
-    fn temporary(&self) -> io::Result<(File, PathBuf)> {
+    fn temporary(&self, mut options: OpenOptions) -> io::Result<(File, PathBuf)> {
         loop {
             let number = self.next.fetch_add(1, Ordering::Relaxed);
             let path = self.root.join(TEMPORARY).join(format!("{}-{number}", std::process::id()));
-            match OpenOptions::new().write(true).create_new(true).open(&path) {
+            match options.write(true).create_new(true).open(&path) {
                 Ok(file) => return Ok((file, path)),
                 // Left by an earlier process of this number, or another machine's.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -174,9 +201,8 @@ impl Inner {
         if !replace && path.exists() {
             return Err(self.exists(&path, &directory));
         }
-        let (mut file, temporary) = self.temporary().map_err(failed)?;
-        let written = write(&mut file, payload);
-        self.name(written.map(|()| file), &temporary, &path, &directory, replace)
+        let (written, temporary) = self.filled(payload).map_err(failed)?;
+        self.name(written, &temporary, &path, &directory, replace)
     }
 
     /// Makes a temporary file durable, gives it its name, and makes that durable.
@@ -249,7 +275,7 @@ impl ObjectStore for FileStore {
     async fn put_multipart_opts(&self, location: &Path, _: PutMultipartOptions) -> Result<Box<dyn MultipartUpload>> {
         let path = self.local.path_to_filesystem(location)?;
         let inner = Arc::clone(&self.inner);
-        let (file, temporary) = blocking(move || inner.temporary().map_err(failed)).await?;
+        let (file, temporary) = blocking(move || inner.temporary(OpenOptions::new()).map_err(failed)).await?;
         let inner = Arc::clone(&self.inner);
         Ok(Box::new(Upload { inner, file: Arc::new(file), temporary: Some(temporary), path, bytes: 0 }))
     }

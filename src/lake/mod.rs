@@ -28,6 +28,7 @@ mod circuit;
 mod claim;
 mod control;
 mod delta;
+mod direct;
 mod error;
 mod evolution;
 mod file_store;

@@ -23,6 +23,9 @@ const GROUP_MAX: usize = if cfg!(test) { 4 } else { 8 * 1024 };
 /// The same for large payloads; a single larger one is a group of its own.
 const GROUP_BYTES: usize = 2 << 20;
 
+/// From this size on a group's raw rows are encoded beside its decoding, by a thread that costs far less than they do.
+const BESIDE_BYTES: usize = 256 << 10;
+
 /// Columns are normalised when they come in, and one batch of them stays far below what an array can hold.
 const ENCODES: &str = "arrays that were normalised when they came in can be encoded";
 
@@ -174,6 +177,7 @@ impl EpochBuilder {
             if let Some(letter) = decoded.letters.iter().find(|letter| self.parks(letter)) {
                 return Err(Refused { code: letter.code, message: letter.message.clone() });
             }
+            self.objects.keep(&payloads, &partitions).expect(ENCODES);
             self.include(decoded, payloads, &partitions);
         } else {
             let index = self.objects.partition(partition);
@@ -205,13 +209,23 @@ impl EpochBuilder {
     }
 
     fn decode(&self, payloads: &[Payload], partitions: &[u32]) -> Decoded {
-        let known = Known { schema: self.schema.as_ref(), generated: &self.spec.generated };
-        decode(self.spec.decoder.as_ref(), known, payloads, partitions)
+        decode_by(&self.spec, self.schema.as_ref(), payloads, partitions)
     }
 
     fn decode_group(&mut self) {
-        let Group { payloads, partitions, .. } = std::mem::take(&mut self.group);
-        let decoded = self.decode(&payloads, &partitions);
+        let Group { payloads, partitions, bytes } = std::mem::take(&mut self.group);
+        let decoded = if self.spec.raw_kept && bytes >= BESIDE_BYTES {
+            let Self { spec, schema, objects, .. } = self;
+            std::thread::scope(|scope| {
+                let kept = scope.spawn(|| objects.keep(&payloads, &partitions));
+                let decoded = decode_by(spec, schema.as_ref(), &payloads, &partitions);
+                kept.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)).expect(ENCODES);
+                decoded
+            })
+        } else {
+            self.objects.keep(&payloads, &partitions).expect(ENCODES);
+            self.decode(&payloads, &partitions)
+        };
         self.include(decoded, payloads, &partitions);
     }
 
@@ -286,4 +300,9 @@ impl EpochBuilder {
         };
         Ok(Some((first, to.as_str().to_owned())))
     }
+}
+
+fn decode_by(spec: &BuilderSpec, schema: Option<&SchemaRef>, payloads: &[Payload], partitions: &[u32]) -> Decoded {
+    let known = Known { schema, generated: &spec.generated };
+    decode(spec.decoder.as_ref(), known, payloads, partitions)
 }

@@ -40,6 +40,10 @@ pub(crate) fn properties_for(sample: &RecordBatch) -> WriterProperties {
         if front_coded {
             properties = properties.set_column_encoding(name.into(), Encoding::DELTA_BYTE_ARRAY);
         }
+        // Nobody looks for rows by the bounds of a path.
+        if name == LF_RAW {
+            properties = properties.set_column_statistics_enabled(name.into(), EnabledStatistics::None);
+        }
     }
     properties.build()
 }

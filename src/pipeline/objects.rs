@@ -106,7 +106,14 @@ impl Objects {
         self.origins.partitions.get(index as usize).map_or("", String::as_str)
     }
 
-    /// Takes payloads, each of one of `partitions`, with what they decoded to.
+    /// Puts payloads, each of one of `partitions`, into raw segments, if they are kept.
+    pub(crate) fn keep(&mut self, payloads: &[Payload], partitions: &[u32]) -> Result<(), ArrowError> {
+        let Some(raw) = &mut self.raw else { return Ok(()) };
+        raw.take(payloads, |index| self.origins.partitions[partitions[index] as usize].as_str())
+    }
+
+    /// Takes payloads, each of one of `partitions`, with what they decoded to. They have been given to
+    /// [`Objects::keep`] before.
     pub(crate) fn take(
         &mut self,
         decoded: Decoded,
@@ -124,9 +131,6 @@ impl Objects {
             self.dead += 1;
             *self.dead_codes.entry(letter.code.to_owned()).or_default() += 1;
             self.letters.push(Letter { payload: letter.payload + base, ..letter });
-        }
-        if let Some(raw) = &mut self.raw {
-            raw.take(&payloads, |index| self.origins.partitions[partitions[index] as usize].as_str())?;
         }
         self.origins.known.reserve(payloads.len());
         for (payload, partition) in payloads.into_iter().zip(partitions) {

@@ -11,6 +11,7 @@ use arrow::array::{
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use parquet::basic::Encoding;
+use parquet::file::properties::EnabledStatistics;
 use sha2::{Digest, Sha256};
 
 use super::columns::timestamp;
@@ -154,7 +155,7 @@ fn encoder() -> Result<Encoder, ArrowError> {
         .set_column_dictionary_enabled("bytes".into(), false)
         .set_column_dictionary_enabled("position".into(), false)
         .set_column_encoding("position".into(), Encoding::DELTA_BYTE_ARRAY)
-        .set_column_statistics_enabled("bytes".into(), parquet::file::properties::EnabledStatistics::None)
+        .set_statistics_enabled(EnabledStatistics::None)
         .build();
     Encoder::new(raw_columns(), properties)
 }
