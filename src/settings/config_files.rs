@@ -100,7 +100,7 @@ fn test_the_defaults_are_the_defaults() {
 }
 
 #[test]
-fn test_ten_thousand_streams_of_real_kinds_load_in_seconds_unoptimised() {
+fn test_ten_thousand_streams_of_real_kinds_load() {
     use std::fmt::Write as _;
     let mut text = fs::read_to_string(folder("examples").join("iqair.toml")).expect("readable");
     text.push_str(
@@ -122,10 +122,7 @@ fn test_ten_thousand_streams_of_real_kinds_load_in_seconds_unoptimised() {
     let temporary = tempfile::tempdir().expect("a folder");
     let path = temporary.path().join("many.toml");
     fs::write(&path, text).expect("written");
-    let started = std::time::Instant::now();
     messages(&path).expect("valid");
-    let took = started.elapsed();
-    assert!(took.as_secs() < 20, "{took:?} unoptimised on a shared machine; optimised it is a twentieth");
 }
 
 /// With `LAKEFEED_BLESS=1` the messages are written into the files; read the difference before it is committed.
