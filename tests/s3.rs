@@ -33,7 +33,7 @@ async fn test_s3_outage_is_waited_out_without_a_restart() {
     let before = lab.epoch_after(Synthetic::STREAM, 2).await;
     server.kill();
     wait_for("an epoch that waits for the lake", Duration::from_secs(60), async || {
-        node.log().contains("the epoch waits for the lake").then_some(())
+        node.log().contains("the lake is waited for").then_some(())
     })
     .await;
     server.start_again().await;

@@ -86,7 +86,7 @@ async fn test_outages_of_many_streams_cost_few_requests() {
     logged("lake_circuit_open", &node).await;
     let before = node.metric_sum(FAILURES).await;
     // Long enough that each stream has given up waiting and come back.
-    let waits = || node.log().matches("the epoch waits for the lake").count();
+    let waits = || node.log().matches("the lake is waited for").count();
     wait_for("all streams to wait", Duration::from_secs(60), async || (waits() >= STREAMS).then_some(())).await;
     let asked = node.metric_sum(FAILURES).await - before;
     // What was under way when it opened, raw, data and record of each, and the probes.
