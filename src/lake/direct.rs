@@ -65,8 +65,7 @@ mod tests {
         let content: Vec<u8> = (0..CHUNK * 2 + 5000).map(|n| (n * 31 % 251) as u8).collect();
         for length in [1, BLOCK - 1, BLOCK, CHUNK - 1, CHUNK, CHUNK + 1, CHUNK * 2, CHUNK * 2 + 5000] {
             for part in [1 << 30, CHUNK, 777_777, BLOCK + 1] {
-                let payload: PutPayload =
-                    content[..length].chunks(part).map(|part| Bytes::copy_from_slice(part)).collect();
+                let payload: PutPayload = content[..length].chunks(part).map(Bytes::copy_from_slice).collect();
                 let path = folder.path().join(format!("{length}-{part}"));
                 match options().write(true).create_new(true).open(&path).and_then(|file| write(&file, &payload)) {
                     Err(error) if error.kind() == io::ErrorKind::InvalidInput => return,
