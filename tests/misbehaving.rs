@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::support::feed::Feed;
 use crate::support::lab::assert_sound;
+use crate::support::node::next_beat_in;
 use crate::support::rude::{Manner, Rude};
 use crate::support::wait::strike_after;
 use crate::support::{Lab, Node, Synthetic, wait_for};
@@ -144,8 +145,8 @@ async fn test_misbehaving_retry_after_holds_across_a_kill() {
     wait_for("the refusal", Duration::from_secs(10), async || (case.rude.requests().len() > before).then_some(()))
         .await;
     let refused = case.rude.requests()[before];
-    // Time for the memory of it to reach the state directory, which a kill would otherwise race with.
-    strike_after(Duration::from_millis(700)).await;
+    // A wait that is told holds over a kill.
+    case.node.status_until(Feed::STREAM, "told to wait", |s| next_beat_in(s) > Duration::from_secs(1)).await;
     case.node.kill();
     case.rude.behave(Manner::Pass);
     case.node = case.lab.start();

@@ -271,3 +271,9 @@ impl Drop for Node {
         let _ = self.child.wait();
     }
 }
+
+/// From now until a waiting stream's `next_at`; zero where it is past or the stream does not wait.
+pub(crate) fn next_beat_in(status: &Value) -> Duration {
+    let at = status["next_at"].as_str().and_then(|at| chrono::DateTime::parse_from_rfc3339(at).ok());
+    at.and_then(|at| (at.to_utc() - chrono::Utc::now()).to_std().ok()).unwrap_or_default()
+}

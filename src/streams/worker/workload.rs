@@ -22,6 +22,10 @@ const HUNG_GRACE: Duration = Duration::from_secs(10);
 /// A continuous source may wait for its own rate or for credits, but it must come back to its loop.
 const CONTINUOUS_TURN_MAX: Duration = Duration::from_secs(60);
 
+/// How long a worker that was told to wait waits for its memory of that to leave the process. A cache that takes longer
+/// is a sick disk; the wait itself goes on without it.
+const KEEP_WAIT: Duration = Duration::from_secs(2);
+
 /// What a workload came to.
 enum Outcome {
     Done,
@@ -93,6 +97,10 @@ impl Worker {
         }
         let wait = error.retry_after.unwrap_or_default();
         tracing::info!(code = error.code, message = error.message, "workload failed");
+        if error.class == ErrorClass::RateLimited {
+            // Whoever is told of the wait may kill the process next: what the source asked for holds then, too.
+            let _ = tokio::time::timeout(KEEP_WAIT, self.shared.node.cache.flush()).await;
+        }
         let trouble = Parked {
             class: class_of(error.class).as_str().to_owned(),
             code: error.code.clone(),
