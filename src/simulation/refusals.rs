@@ -1,4 +1,4 @@
-//! What no waiting heals: the stream is parked with the reason, and comes back when that is gone.
+//! What a store can do to a stream without an end: refuse it, be gone, be slow.
 
 use std::time::Duration;
 
@@ -100,4 +100,33 @@ fn test_long_outage_is_back_pressure_and_no_restart() {
             assert_commits(world, Duration::from_secs(30)).await;
         });
     }
+}
+
+/// Epochs and records of all streams in a minute of a store that answers in `latency_ms`.
+async fn minute(world: &World, latency_ms: std::ops::Range<u64>) -> (u64, u64) {
+    world.store.set_weather(Weather { latency_ms, ..Weather::default() });
+    // What collected before is not counted.
+    assert_commits(world, Duration::from_secs(60)).await;
+    let count = |world: &World| {
+        world.streams.iter().fold((0, 0), |(epochs, records), id| {
+            let (epoch, committed) = world.truth.stream(&id.to_string(), |s| (s.epoch, s.committed.values().sum::<u64>()));
+            (epochs + epoch, records + committed)
+        })
+    };
+    let before = count(world);
+    sleep(Duration::from_secs(60)).await;
+    let after = count(world);
+    (after.0 - before.0, after.1 - before.1)
+}
+
+#[test]
+fn test_slow_store_gets_fewer_and_larger_epochs_and_the_source_is_not_held_back() {
+    within(6, async |world| {
+        let (quick_epochs, quick_records) = minute(world, 1..5).await;
+        let (slow_epochs, slow_records) = minute(world, 900..1100).await;
+        eprintln!("{quick_epochs} epochs of {quick_records} records, {slow_epochs} of {slow_records}");
+        assert!(slow_epochs * 2 < quick_epochs, "{slow_epochs} epochs, {quick_epochs} on a quick store");
+        assert!(slow_records * 10 > quick_records * 9, "{slow_records} records, {quick_records} on a quick store");
+        assert_eq!((world.truth.restarts(), world.truth.parked()), ([].into(), [].into()));
+    });
 }
