@@ -109,7 +109,8 @@ async fn minute(world: &World, latency_ms: std::ops::Range<u64>) -> (u64, u64) {
     assert_commits(world, Duration::from_secs(60)).await;
     let count = |world: &World| {
         world.streams.iter().fold((0, 0), |(epochs, records), id| {
-            let (epoch, committed) = world.truth.stream(&id.to_string(), |s| (s.epoch, s.committed.values().sum::<u64>()));
+            let (epoch, committed) =
+                world.truth.stream(&id.to_string(), |s| (s.epoch, s.committed.values().sum::<u64>()));
             (epochs + epoch, records + committed)
         })
     };

@@ -24,6 +24,10 @@ use crate::settings::Job;
 const BRING_UP_PAUSE_MIN: Duration = Duration::from_millis(500);
 const BRING_UP_PAUSE_MAX: Duration = Duration::from_secs(30);
 
+/// How often a child is terminated that group restarts bring back. Each costs a failure of an earlier sibling at that
+/// moment, and the stream's own limit of restarts is reached sooner.
+const TERMINATE_TRIES: usize = 100;
+
 /// How often a committer is looked for that was on its way when what stands behind it was to be started.
 const COMMITTER_LOOK: Duration = Duration::from_secs(1);
 
@@ -145,6 +149,8 @@ impl ManagerState {
     async fn stop_workers(&mut self) {
         if let Some(task) = self.bringing_up.take() {
             task.abort();
+            // An aborted task may be in the middle of a step; what it starts then would come after the stop.
+            let _ = task.await;
         }
         terminate(&self.ctx.supervisor, "workers").await;
         self.entry.shared.forget_workers();
@@ -311,11 +317,98 @@ fn parked(error: &ManageError) -> Parked {
 }
 
 /// Stops a child and forgets it, whatever state it is in.
+///
+/// Where an earlier sibling fails while the child is being stopped, the group restart takes the child in again, as OTP's
+/// would. So it is gone only when the supervisor has let it be deleted.
 async fn terminate(supervisor: &SupervisorHandle, id: &str) {
-    if let Err(e) = supervisor.terminate_child(id).await
-        && !matches!(e, ManageError::NotFound)
-    {
-        tracing::warn!(path = %supervisor.path(), id, error = %e, "a child was not terminated");
+    for _ in 0..TERMINATE_TRIES {
+        match supervisor.terminate_child(id).await {
+            Ok(()) | Err(ManageError::NotFound) => {}
+            Err(e) => {
+                tracing::warn!(path = %supervisor.path(), id, error = %e, "a child was not terminated");
+                return;
+            }
+        }
+        match supervisor.delete_child(id).await {
+            Err(ManageError::Restarting | ManageError::Running) => {}
+            Ok(()) | Err(_) => return,
+        }
     }
-    let _ = supervisor.delete_child(id).await;
+    tracing::warn!(path = %supervisor.path(), id, "a child came back each time it was terminated");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::sync::Mutex;
+    use std::time::Duration;
+
+    use supervisors::{ChildPath, Class, Event, Failure, Observer, Root, Shutdown, Strategy, SupervisorSpec};
+    use tokio::sync::watch;
+
+    use super::*;
+
+    /// A child that ends, as `how` says, when it is told to: at once or when it is stopped.
+    fn told(id: &str, at_stop: bool, go: &watch::Sender<bool>) -> supervisors::ChildSpec {
+        let go = go.subscribe();
+        let child = supervisors::ChildSpec::task(id, move |ctx| {
+            let mut go = go.clone();
+            async move {
+                if at_stop {
+                    ctx.stop.stopped().await;
+                }
+                let _ = go.wait_for(|go| *go).await;
+                if at_stop || ctx.incarnation > 1 {
+                    ctx.stop.stopped().await;
+                    return Ok(());
+                }
+                Err(Failure::new(Class::Transient, "struck", "as the test has it"))
+            }
+        });
+        child.shutdown(Shutdown::Timeout(Duration::from_secs(60)))
+    }
+
+    /// Counts lives, so that a child knows its first one.
+    #[derive(Default)]
+    struct Lives(Mutex<HashMap<ChildPath, u64>>);
+
+    impl Observer for Lives {
+        fn record(&self, _: Event) {}
+
+        fn next_incarnation(&self, path: &ChildPath) -> u64 {
+            let mut lives = self.0.lock().expect("no panic");
+            let lives = lives.entry(path.clone()).or_default();
+            *lives += 1;
+            *lives
+        }
+    }
+
+    async fn until(supervisor: &SupervisorHandle, id: &str, fits: impl Fn(&NodeState) -> bool) {
+        while !child_state(supervisor, id).await.is_some_and(|state| fits(&state)) {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn test_terminated_child_stays_away_where_a_group_restart_begins_meanwhile() {
+        let (strike, let_go) = (watch::Sender::new(false), watch::Sender::new(false));
+        let spec = SupervisorSpec::new(Strategy::RestForOne)
+            .child(told("first", false, &strike))
+            .child(told("second", true, &let_go));
+        let root = Root::start("root", spec, Arc::<Lives>::default(), 1).await.expect("tree");
+        let supervisor = root.handle();
+        let terminating = tokio::spawn({
+            let supervisor = supervisor.clone();
+            async move { terminate(&supervisor, "second").await }
+        });
+        until(&supervisor, "second", |state| matches!(state, NodeState::Stopping)).await;
+        strike.send_replace(true);
+        until(&supervisor, "first", |state| !matches!(state, NodeState::Running)).await;
+        let_go.send_replace(true);
+        terminating.await.expect("no panic");
+        assert!(child_state(&supervisor, "second").await.is_none(), "it was told to be gone");
+        until(&supervisor, "first", |state| matches!(state, NodeState::Running)).await;
+        assert!(child_state(&supervisor, "second").await.is_none(), "it came back");
+        root.stop().await;
+    }
 }

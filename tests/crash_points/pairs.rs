@@ -37,16 +37,21 @@ async fn panics_twice(first: &Point, second: &Point) {
     assert_eq!((fired(&node, first), fired(&node, second)), (times, times), "{context}");
 }
 
-/// All pairs, one of so many equal parts of them (`3/10`), or some.
+/// All pairs, one of so many equal parts of them (`3/10`), one of them (`FIRST,SECOND`), or some.
 fn pairs(test: &str) -> Vec<(&'static Point, &'static Point)> {
-    let all: Vec<_> = POINTS.iter().flat_map(|first| POINTS.iter().map(move |second| (first, second))).collect();
+    let mut all: Vec<_> = POINTS.iter().flat_map(|first| POINTS.iter().map(move |second| (first, second))).collect();
     let Ok(wanted) = std::env::var("LAKEFEED_CRASH_PAIRS") else {
         return all.choose_multiple(&mut seeded(test), SAMPLE).copied().collect();
     };
     if wanted == "all" {
         return all;
     }
-    let (part, parts) = wanted.split_once('/').expect("LAKEFEED_CRASH_PAIRS is all or PART/PARTS");
+    if let Some(names) = wanted.split_once(',') {
+        all.retain(|(first, second)| (first.name, second.name) == names);
+        assert!(!all.is_empty(), "{wanted} is no pair");
+        return all;
+    }
+    let (part, parts) = wanted.split_once('/').expect("LAKEFEED_CRASH_PAIRS is all, PART/PARTS or FIRST,SECOND");
     let (part, parts): (usize, usize) = (part.parse().unwrap(), parts.parse().unwrap());
     assert!((1..=parts).contains(&part), "{wanted}");
     all.into_iter().skip(part - 1).step_by(parts).collect()
