@@ -217,10 +217,16 @@ mod armed {
         fire(armed, subject)
     }
 
+    /// In one write: a line in pieces would be torn by what other threads write, and its test would wait for ever.
     #[allow(clippy::print_stderr, reason = "the proof, for the test that armed it, that the fault happened")]
+    fn tell(what: &str, name: &str, subject: &str) {
+        let line = format!("crash point {name} {what} {subject}\n");
+        eprint!("{line}");
+    }
+
     fn fire(armed: &Armed, subject: &str) -> bool {
         let name = &armed.name;
-        eprintln!("crash point {name} fired {subject}");
+        tell("fired", name, subject);
         match armed.kind.as_str() {
             "abort" => std::process::abort(),
             "panic" => panic!("crash point {name}"),
@@ -234,7 +240,7 @@ mod armed {
                         std::thread::sleep(LOOK);
                     }
                 }
-                eprintln!("crash point {name} over {subject}");
+                tell("over", name, subject);
             }
         }
         false
