@@ -220,11 +220,6 @@ impl Synthetic {
         lab.judge(Self::STREAM, &self.so_far())
     }
 
-    /// Waits until the whole of it is in the lake and judges it.
-    pub(crate) async fn whole(&self, lab: &Lab, node: &Node) -> Verdict {
-        self.whole_of(Self::STREAM, lab, node).await
-    }
-
     /// Waits until the whole of `stream`, which is of this kind and ends, is in the lake and judges it.
     pub(crate) async fn whole_of(&self, stream: &str, lab: &Lab, node: &Node) -> Verdict {
         let expected = self.expected();
