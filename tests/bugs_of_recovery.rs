@@ -1,15 +1,15 @@
 //! More deliberate bugs, most of them in what a start or a retry has to find out. See `bugs`.
 
-use std::time::Duration;
-
 use lakefeed::oracle::Verdict;
 use serde_json::json;
 
 use crate::support::feed::Feed;
 use crate::support::lab::assert_sound;
-use crate::support::{Lab, Node, Synthetic, wait_for};
+use crate::support::{ENDLESS, Lab, Node, PATIENCE, Synthetic, wait_for};
 
-const STREAM: Synthetic = Synthetic { seed: 14, partitions: 2, total: 300, rate: 300 };
+const STREAM: Synthetic = Synthetic { seed: 14, partitions: 2, total: ENDLESS, rate: 300 };
+/// Rows that come after what a bug did, enough for it to show.
+const ROWS: u64 = 300;
 /// Records in each partition of a feed.
 const RECORDS: u64 = 100;
 
@@ -19,12 +19,12 @@ fn start(lab: &Lab, bug: &str, crash: &str) -> Node {
 
 async fn fired(node: &Node, point: &str) {
     let line = format!("crash point {point} fired");
-    wait_for(&line, Duration::from_secs(30), async || node.log().contains(&line).then_some(())).await;
+    wait_for(&line, PATIENCE, async || node.log().contains(&line).then_some(())).await;
 }
 
 /// Waits until the stream has at least so many rows, and judges it.
 async fn judged(lab: &Lab, name: &str, expected: &lakefeed::oracle::Expected, rows: u64) -> Verdict {
-    wait_for(format!("{rows} rows of {name}"), Duration::from_secs(60), async || {
+    wait_for(format!("{rows} rows of {name}"), PATIENCE, async || {
         Some(lab.judge(name, expected)).filter(|verdict| verdict.rows >= rows)
     })
     .await
@@ -41,9 +41,8 @@ async fn test_bug_blind_retry_is_caught() {
     let run = async |bug: &str| {
         let lab = Lab::new(&STREAM.config());
         let node = start(&lab, bug, "lake.commit.sent:3:err");
-        let verdict = judged(&lab, Synthetic::STREAM, &STREAM.expected(), STREAM.partitions * STREAM.total).await;
         fired(&node, "lake.commit.sent").await;
-        verdict
+        STREAM.fresh(&lab).await
     };
     assert_caught("blind_retry", &run("blind_retry").await, &run("").await, |v| v.doubled + v.epoch_gaps);
 }
@@ -51,9 +50,8 @@ async fn test_bug_blind_retry_is_caught() {
 /// A partition that rested in the last epochs before a kill, and whose position is forgotten with it.
 #[tokio::test]
 async fn test_bug_forget_resting_is_caught() {
-    const STREAM_LONG: Synthetic = Synthetic { total: 900, ..STREAM };
     let run = async |bug: &str| {
-        let lab = Lab::new(&STREAM_LONG.config());
+        let lab = Lab::new(&STREAM.config());
         let mut node = start(&lab, bug, &format!("worker.delivering@{}/0:3:stop", Synthetic::STREAM));
         fired(&node, "worker.delivering").await;
         // All that it had handed over is committed by now, and then some of the other's.
@@ -61,8 +59,10 @@ async fn test_bug_forget_resting_is_caught() {
             lab.epoch_after(Synthetic::STREAM, lab.epoch(Synthetic::STREAM)).await;
         }
         node.kill();
+        let before = lab.judge(Synthetic::STREAM, &STREAM.so_far()).rows;
         let _node = start(&lab, bug, "");
-        judged(&lab, Synthetic::STREAM, &STREAM_LONG.expected(), STREAM_LONG.partitions * STREAM_LONG.total).await
+        // Of either partition, as both have the same rate.
+        judged(&lab, Synthetic::STREAM, &STREAM.so_far(), before + 2 * ROWS).await
     };
     assert_caught("forget_resting", &run("forget_resting").await, &run("").await, |v| v.doubled + v.position_gaps);
 }
@@ -71,17 +71,18 @@ async fn test_bug_forget_resting_is_caught() {
 #[tokio::test]
 async fn test_bug_skip_dead_at_claim_is_caught() {
     let run = async |bug: &str| {
-        let feed = Feed::start(1, RECORDS).await;
+        let feed = Feed::start(1, 0).await;
         let lab = Lab::new(&feed.config());
         let mut node = start(&lab, bug, "lake.commit.after:3:abort");
-        node.ended().await;
+        feed.grow_until_ended(&lab, &mut node).await;
         fired(&node, "lake.commit.after").await;
         let _node = start(&lab, bug, "");
+        feed.grow(RECORDS);
         // The dead letters of the last epoch follow right after its rows.
         let dead = feed.bad_total();
-        let mut verdict = judged(&lab, Feed::STREAM, &feed.expected(), RECORDS - dead).await;
+        let mut verdict = judged(&lab, Feed::STREAM, &feed.expected(), feed.total() - dead).await;
         if bug.is_empty() {
-            verdict = wait_for("the last dead letters", Duration::from_secs(30), async || {
+            verdict = wait_for("the last dead letters", PATIENCE, async || {
                 Some(lab.judge(Feed::STREAM, &feed.expected())).filter(|verdict| verdict.dead >= dead)
             })
             .await;
@@ -110,8 +111,8 @@ async fn test_bug_drop_dead_letters_is_caught() {
 async fn test_bug_raw_row_off_is_caught() {
     let run = async |bug: &str| {
         let lab = Lab::new(&STREAM.config());
-        let node = start(&lab, bug, "");
-        STREAM.whole(&lab, &node).await
+        let _node = start(&lab, bug, "");
+        judged(&lab, Synthetic::STREAM, &STREAM.so_far(), ROWS).await
     };
     assert_caught("raw_row_off", &run("raw_row_off").await, &run("").await, |v| v.raw_ref_wrong);
 }
@@ -132,7 +133,7 @@ async fn test_bug_answer_before_stored_is_caught() {
         let desired = node.status(Synthetic::STREAM).await["desired"].clone();
         assert_eq!(desired == "stopped", remembered, "{bug}: {desired}");
         if !remembered {
-            assert_sound(&STREAM.whole(&lab, &node).await, "what it does nobody wants any more, but it does it well");
+            assert_sound(&STREAM.fresh(&lab).await, "what it does nobody wants any more, but it does it well");
         }
     }
 }

@@ -1,9 +1,9 @@
 //! Two processes on one lake: the older owner is fenced, says so, and commits nothing more (G5).
 
 use crate::support::lab::assert_sound;
-use crate::support::{Lab, Synthetic};
+use crate::support::{ENDLESS, Lab, PATIENCE, Synthetic, wait_for};
 
-const STREAM: Synthetic = Synthetic { seed: 5, partitions: 2, total: 3_000, rate: 300 };
+const STREAM: Synthetic = Synthetic { seed: 5, partitions: 2, total: ENDLESS, rate: 300 };
 
 fn is_fenced(line: &serde_json::Value) -> bool {
     line["reason"]["class"] == "fenced"
@@ -23,13 +23,20 @@ async fn test_fencing_older_owner_is_fenced_and_says_so() {
     assert!(line["path"].as_str().is_some_and(|path| path.contains("acme/syn")), "{line}");
     assert!(line["remedy"].as_str().is_some_and(|remedy| !remedy.is_empty()), "{line}");
 
-    let verdict = STREAM.whole(&new_lab, &new).await;
+    let verdict = STREAM.fresh(&new_lab).await;
     assert_sound(&verdict, "two owners");
     assert!(verdict.epochs > before);
     assert!(!new.restarts().await.iter().any(is_fenced), "the owners claim it from each other in turn");
-    let published = new.references(Synthetic::STREAM).await;
-    let references = lakefeed::oracle::references(&published, new_lab.lake(), "acme", "syn").unwrap();
-    assert!(references.ok(), "{references:?}");
+    // At rest, so that what is published can be compared with what is committed.
+    let data = serde_json::json!({"adapter": "SYN", "tenant": "acme", "stream": "syn"});
+    assert_eq!(new.message("worker:stop", data).await.0, 200);
+    wait_for("all references", PATIENCE, async || {
+        let published = new.references(Synthetic::STREAM).await;
+        let references = lakefeed::oracle::references(&published, new_lab.lake(), "acme", "syn").unwrap();
+        assert_eq!((references.before_commit, references.wrong), (0, 0), "{references:?}");
+        references.ok().then_some(())
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -47,5 +54,5 @@ async fn test_fencing_zombie_that_wakes_up_cannot_commit() {
     heir_lab.epoch_after(Synthetic::STREAM, stopped_at + 1).await;
     zombie.signal("CONT");
     zombie.restart_where("fenced child", is_fenced).await;
-    assert_sound(&STREAM.whole(&heir_lab, &heir).await, "a zombie");
+    assert_sound(&STREAM.fresh(&heir_lab).await, "a zombie");
 }

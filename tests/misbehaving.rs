@@ -1,6 +1,6 @@
 //! Interface §2, "When a source misbehaves": each sentence against a proxy without manners.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -9,7 +9,10 @@ use crate::support::lab::assert_sound;
 use crate::support::node::next_beat_in;
 use crate::support::rude::{Manner, Rude};
 use crate::support::wait::strike_after;
-use crate::support::{Lab, Node, Synthetic, wait_for};
+use crate::support::{ENDLESS, Lab, Node, PATIENCE, Synthetic, wait_for};
+
+/// Of a workload that is to run into it: long for an answer of a busy machine, short for a test.
+const TIMEOUT: Duration = Duration::from_secs(1);
 
 struct Case {
     source: Feed,
@@ -34,7 +37,7 @@ impl Case {
     /// Waits until `more` requests have come.
     async fn requests(&self, more: usize) {
         let before = self.rude.requests().len();
-        wait_for(format!("{more} requests"), Duration::from_secs(30), async || {
+        wait_for(format!("{more} requests"), PATIENCE, async || {
             (self.rude.requests().len() >= before + more).then_some(())
         })
         .await;
@@ -59,12 +62,12 @@ async fn test_misbehaving_transport_faults_are_retried_and_never_dead_letters() 
         Manner::CutBody(0),
         Manner::CutBody(40),
         Manner::WrongLength,
-        Manner::Delay(Duration::from_millis(400)),
+        Manner::Delay(TIMEOUT * 2),
         Manner::Hang,
         Manner::Drip,
         Manner::Status(503, "x-none: 1"),
     ] {
-        let case = case(60, "timeout = \"300ms\"\nmax_failed_workloads = 1000").await;
+        let case = case(60, &format!("timeout = \"{}ms\"\nmax_failed_workloads = 1000", TIMEOUT.as_millis())).await;
         case.rude.behave(manner.clone());
         case.requests(3).await;
         case.heals(&format!("{manner:?}")).await;
@@ -75,7 +78,7 @@ async fn test_misbehaving_transport_faults_are_retried_and_never_dead_letters() 
 
 #[tokio::test]
 async fn test_misbehaving_whole_junk_becomes_one_dead_letter_a_workload() {
-    let case = case(40, "timeout = \"300ms\"\nmax_failed_workloads = 1000").await;
+    let case = case(40, "timeout = \"3s\"\nmax_failed_workloads = 1000").await;
     case.rude.behave(Manner::Garbage);
     let facts = || lakefeed::oracle::read_stream(case.lab.lake(), "acme", "feed").unwrap();
     let junk = || -> Vec<_> {
@@ -83,9 +86,9 @@ async fn test_misbehaving_whole_junk_becomes_one_dead_letter_a_workload() {
             |dead: &lakefeed::oracle::DeadRow| dead.bytes.as_deref() == Some(b"<html>it is a trap".as_slice());
         facts().dead.into_iter().filter(is_junk).collect()
     };
-    wait_for("three dead letters", Duration::from_secs(30), async || (junk().len() >= 3).then_some(())).await;
+    wait_for("three dead letters", PATIENCE, async || (junk().len() >= 3).then_some(())).await;
     case.rude.behave(Manner::Pass);
-    wait_for("the rest of the feed", Duration::from_secs(30), async || {
+    wait_for("the rest of the feed", PATIENCE, async || {
         let facts = facts();
         ((facts.rows.len() + facts.dead.len() - junk().len()) as u64 >= 40).then_some(())
     })
@@ -101,10 +104,10 @@ async fn test_misbehaving_too_many_failed_workloads_restart_and_then_park_it_alo
     let source = Feed::start(1, 1_000).await;
     let rude = Rude::start(source.address()).await;
     rude.behave(Manner::Status(500, "x-none: 1"));
-    let sibling = Synthetic { seed: 2, partitions: 1, total: 100_000, rate: 200 };
+    let sibling = Synthetic { seed: 2, partitions: 1, total: ENDLESS, rate: 200 };
     let config = source.config_with(rude.address(), "20ms").replace(
         "timeout = \"10s\"\n",
-        "timeout = \"100ms\"\nmax_failed_workloads = 2\nrestart = { max_restarts = 3, max_seconds = 60, probe = \"1h\" }\n",
+        "timeout = \"1s\"\nmax_failed_workloads = 2\nrestart = { max_restarts = 3, max_seconds = 3600, probe = \"1h\" }\n",
     );
     let sibling_config = sibling.config();
     let at = sibling_config.find("[adapter.SYN]").unwrap();
@@ -128,7 +131,7 @@ async fn test_misbehaving_too_many_failed_workloads_restart_and_then_park_it_alo
 
 #[tokio::test]
 async fn test_misbehaving_auth_parks_at_once_and_a_probe_brings_it_back() {
-    let case = case(60, "timeout = \"1s\"\nrestart = { probe = \"500ms\" }").await;
+    let case = case(60, "timeout = \"10s\"\nrestart = { probe = \"500ms\" }").await;
     case.rude.behave(Manner::Status(401, "x-none: 1"));
     let parked = case.node.restart_where("parked worker", |line| line["event"] == "parked").await;
     assert_eq!(parked["reason"]["class"], "auth", "{parked}");
@@ -161,12 +164,10 @@ async fn test_misbehaving_retry_after_holds_across_a_kill() {
 #[tokio::test]
 async fn test_misbehaving_redirects_are_not_followed() {
     let trap = Feed::start(1, 10).await;
-    let case = case(60, "timeout = \"300ms\"\nmax_failed_workloads = 1000").await;
+    let case = case(60, "timeout = \"3s\"\nmax_failed_workloads = 1000").await;
     case.rude.behave(Manner::Redirect(format!("http://{}/feed/0?since=-1", trap.address())));
-    let began = Instant::now();
-    let before = case.rude.requests().len();
-    wait_for("a redirect", Duration::from_secs(10), async || (case.rude.requests().len() > before).then_some(())).await;
-    strike_after(Duration::from_millis(500)).await;
+    // By then it is done with what it was told: it takes a redirect for a fault of its settings.
+    let parked = case.node.restart_where("parked worker", |line| line["event"] == "parked").await;
+    assert_eq!(parked["reason"]["class"], "config", "{parked}");
     assert_eq!(trap.requests(), 0, "it went where it was sent");
-    assert!(began.elapsed() < Duration::from_secs(20));
 }

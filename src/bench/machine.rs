@@ -3,13 +3,21 @@
 use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, TcpListener};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+
+use rand::Rng;
 
 use super::BenchError;
 
 /// Linux tells CPU times in hundredths of a second, whatever its own clock does.
 const TICKS_PER_SECOND: f64 = 100.0;
+
+/// Below those that the kernel gives to connections, so that none of them is in the way when the node takes its port.
+const PORTS: Range<u16> = 18_000..20_000;
+/// Tries of one of them; on a machine where so many are taken nothing can be measured.
+const PORT_TRIES_MAX: usize = 100;
 
 fn unknown() -> BenchError {
     BenchError::Unmeasurable(io::Error::from(io::ErrorKind::Unsupported))
@@ -73,10 +81,16 @@ impl Drop for Scratch {
     }
 }
 
-/// A port that nobody listens on at the moment.
+/// A port that nobody listens on at the moment. A node takes it some time later, and again after a kill.
 pub(super) fn free_port() -> Result<u16, BenchError> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(BenchError::Folder)?;
-    Ok(listener.local_addr().map_err(BenchError::Folder)?.port())
+    let mut rng = rand::rng();
+    for _ in 0..PORT_TRIES_MAX {
+        let port = rng.random_range(PORTS);
+        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    Err(BenchError::Stalled("a free port"))
 }
 
 /// A node in a process of its own. Killed when dropped.

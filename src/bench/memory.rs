@@ -181,9 +181,10 @@ async fn under_pressure(duration: Duration) -> Result<(u64, f64), BenchError> {
     let settings = node::settings(&configuration(), scratch.path(), &parts)?;
     let watcher = Watcher::start()?;
     let app = App::start(settings, parts).await?;
+    let began = Instant::now();
     tokio::time::sleep(duration).await;
     let most = watcher.stop()?;
-    let taken = line.taken();
+    let (taken, lasted) = (line.taken(), began.elapsed());
     line.lift();
     if !app.stop().await {
         return Err(BenchError::Stalled("the drain of the node"));
@@ -193,7 +194,7 @@ async fn under_pressure(duration: Duration) -> Result<(u64, f64), BenchError> {
         let verdict = node::verdict(&scratch.path().join("lake"), &format!("s{number}"), expected).await?;
         node::sound(&verdict)?;
     }
-    let offered = (LAKE_BYTES_PER_S * PRESSURE) as f64 * duration.as_secs_f64();
+    let offered = (LAKE_BYTES_PER_S * PRESSURE) as f64 * lasted.as_secs_f64();
     Ok((most, round(offered / taken.max(1) as f64, 1)))
 }
 

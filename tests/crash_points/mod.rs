@@ -17,7 +17,7 @@ use serde_json::json;
 use crate::support::feed::Feed;
 use crate::support::lab::assert_sound;
 use crate::support::wait::strike_after;
-use crate::support::{Lab, Node, wait_for};
+use crate::support::{Lab, Node, PATIENCE, wait_for};
 
 /// What happens at a point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,9 +103,6 @@ const POINTS: [Point; 31] = [
 const PARTITIONS: u64 = 2;
 /// Cells that run at once: they wait more than they work.
 const CELLS_AT_ONCE: usize = 3;
-/// No cell takes longer.
-const CELL_MAX: Duration = Duration::from_secs(180);
-
 /// Records in each partition before anything happens, and after.
 const RECORDS: u64 = 30;
 
@@ -127,7 +124,7 @@ async fn provoke(node: &mut Node, feed: &Feed, point: &Point, times: usize, cont
     let data = json!({"adapter": "FEED", "tenant": "acme", "stream": "feed"});
     let began = std::time::Instant::now();
     while fired(node, point) < times {
-        assert!(began.elapsed() < CELL_MAX, "{context}: never came to {}:\n{}", point.name, node.log());
+        assert!(began.elapsed() < PATIENCE, "{context}: never came to {}:\n{}", point.name, node.log());
         if node.exited().is_none() {
             // A crash before may have left the stream stopped, as its message asked for.
             let patterns: &[&str] =
@@ -144,7 +141,7 @@ async fn provoke(node: &mut Node, feed: &Feed, point: &Point, times: usize, cont
 /// Lets the stream come to its end and judges everything: table, dead letters, references.
 async fn judge(lab: &Lab, feed: &Feed, node: &mut Node, context: &str) {
     let data = json!({"adapter": "FEED", "tenant": "acme", "stream": "feed"});
-    wait_for(format!("{context}: a start"), Duration::from_secs(60), async || {
+    wait_for(format!("{context}: a start"), PATIENCE, async || {
         node.try_message("worker:start", data.clone()).await.filter(|(status, _)| *status == 200)
     })
     .await;
@@ -154,7 +151,7 @@ async fn judge(lab: &Lab, feed: &Feed, node: &mut Node, context: &str) {
     assert_sound(&verdict, context);
     assert!(verdict.epochs > before, "{context}: nothing fresh was committed");
     assert_eq!(verdict.dead, feed.bad_total(), "{context}");
-    let references = wait_for(format!("{context}: all references"), Duration::from_secs(60), async || {
+    let references = wait_for(format!("{context}: all references"), PATIENCE, async || {
         let references = node.references(Feed::STREAM).await;
         (references.len() as u64 >= verdict.epochs).then_some(references)
     })

@@ -1,12 +1,10 @@
 //! Each point once, with each kind of failure that it can have.
 
-use std::time::Duration;
-
 use futures::StreamExt;
 use serde_json::json;
 
 use super::{By, CELLS_AT_ONCE, Kind, POINTS, Point, feed, fired, judge, provoke, start};
-use crate::support::{Lab, Synthetic, wait_for};
+use crate::support::{Lab, PATIENCE, Synthetic, wait_for};
 
 /// The passes at which to fire.
 fn hits() -> Vec<u64> {
@@ -72,7 +70,7 @@ async fn test_crash_points_of_a_message() {
             assert!(answer.is_none(), "{}: answered before it was done: {answer:?}", point.name);
         }
         node.ended().await;
-        wait_for("the fault", Duration::from_secs(30), async || (fired(&node, point) > 0).then_some(())).await;
+        wait_for("the fault", PATIENCE, async || (fired(&node, point) > 0).then_some(())).await;
 
         let mut node = lab.start();
         node.ready().await;

@@ -2,20 +2,19 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::support::cli::{Following, document, printed};
 use crate::support::scripted::{Answer, Scripted};
-use crate::support::{Lab, Node, Synthetic, wait_for};
+use crate::support::{Lab, Node, PATIENCE, Synthetic, wait_for};
 
 /// A worker that fails at once and may be restarted twice.
 fn crash_loop(source: &Scripted, keys: &str) -> Lab {
     // Not retried within the workload, so that what fails does not wait for a timeout.
     let fail = "on_response = [ { status = [500], action = \"fail\", class = \"transient\" } ]";
     let config = source.config(&format!("timeout = \"10s\"\nmax_failed_workloads = 1\n{fail}\n{keys}"));
-    Lab::new(&config.replace("[supervision]\n", "[supervision]\nmax_restarts = 2\nmax_seconds = 60\n"))
+    Lab::new(&config.replace("[supervision]\n", "[supervision]\nmax_restarts = 2\nmax_seconds = 3600\n"))
 }
 
 async fn parked(node: &Node) -> Value {
@@ -85,6 +84,8 @@ async fn test_restarts_filters_prints_and_follows() {
     assert_eq!(count(&["--event", "failed", "--stream", "acme/other"]).await, 0);
     assert_eq!(count(&["--event", "failed", "--until", "1h"]).await, 0);
     assert_eq!(count(&["--event", "failed", "--since", "1h", "--class", "transient"]).await, 3);
+    // Nothing starts any more between two looks.
+    node.ready().await;
     let all = document(&node, &["restarts"]).await;
     let all = all["restarts"].as_array().unwrap();
     assert!(all.iter().any(|record| record["event"] == "started" && record["incident"].is_null()), "{all:#?}");
@@ -131,7 +132,7 @@ async fn test_tree_shows_what_workers_do_and_only_what_is_asked_for() {
     node.ready().await;
     parked(&node).await;
     lab.epoch_after(Synthetic::STREAM, 0).await;
-    let worker = wait_for("a worker that has committed", Duration::from_secs(30), async || {
+    let worker = wait_for("a worker that has committed", PATIENCE, async || {
         let (_, tree) = node.get("/v1/tree?stream=acme/syn").await;
         let worker = find(&tree, "lakefeed/tenants/acme/syn/workers/0")?.clone();
         worker["lag_seconds"].is_number().then_some(worker)

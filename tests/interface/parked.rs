@@ -1,6 +1,6 @@
 //! What is parked, and what a source asked for, across changes and restarts.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -77,15 +77,14 @@ async fn test_two_starts_at_once_are_no_failure_of_the_worker() {
 #[tokio::test]
 async fn test_first_poll_is_at_once_whatever_the_jitter() {
     let source = Scripted::start(Answer::record(1)).await;
-    let lab = Lab::new(&source.config("jitter = \"30s\"").replace("\"100ms\"", "\"60s\""));
+    // Four polls that wait for their jitter take far longer than the test is patient.
+    let lab = Lab::new(&source.config("jitter = \"12h\"").replace("\"100ms\"", "\"24h\""));
     let mut node = lab.start();
     node.ready().await;
     for round in 0..4 {
         let asked = source.asked().len();
         let own = json!({"adapter": "SRC", "tenant": "acme", "stream": format!("s{round}")});
-        let started = Instant::now();
         assert_eq!(node.message("worker:start", own).await.0, 200);
         source.asked_after(asked).await;
-        assert!(started.elapsed() < Duration::from_secs(5), "after {:?}", started.elapsed());
     }
 }

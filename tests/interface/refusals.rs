@@ -34,6 +34,8 @@ async fn test_junk_in_queries_and_positions_is_a_bad_request() {
     let path = at("/checkpoint");
     refused(&node, "PATCH", &path, set("main", "{\"c\":\"1\"}"), 409, "not_stopped", None).await;
     assert_eq!(node.send("PUT", &at("/stop"), &json!({})).await.0, 202);
+    refused(&node, "PATCH", &path, set("other", "1"), 400, "unknown_partition", Some("positions.other")).await;
+    // By its answer all that was collected before the stop is committed.
     let epoch = lab.epoch(Scripted::STREAM);
     refused(&node, "PATCH", &path, set("other", "1"), 400, "unknown_partition", Some("positions.other")).await;
     refused(&node, "PATCH", &path, set("main", "junk"), 400, "invalid_value", Some("positions.main")).await;

@@ -1,12 +1,11 @@
 //! SIGHUP.
 
 use std::fs;
-use std::time::Duration;
 
 use tempfile::TempDir;
 
 use crate::support::scripted::{Answer, Scripted};
-use crate::support::{Lab, wait_for};
+use crate::support::{Lab, PATIENCE, wait_for};
 
 #[tokio::test]
 async fn test_hangup_takes_over_a_rotated_secret() {
@@ -21,7 +20,7 @@ async fn test_hangup_takes_over_a_rotated_secret() {
     assert_eq!(source.asked_after(0).await.headers["authorization"], "Bearer first-token");
     fs::write(&key, "second-token").unwrap();
     node.signal("HUP");
-    wait_for("the second token", Duration::from_secs(20), async || {
+    wait_for("the second token", PATIENCE, async || {
         source.asked().last().filter(|asked| asked.headers["authorization"] == "Bearer second-token").map(|_| ())
     })
     .await;

@@ -2,12 +2,18 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Lab, Node, Synthetic};
+use crate::support::{ENDLESS, Lab, Node, PATIENCE, Synthetic, wait_for};
 
-const STREAM: Synthetic = Synthetic { seed: 3, partitions: 2, total: 100_000, rate: 200 };
+const STREAM: Synthetic = Synthetic { seed: 3, partitions: 2, total: ENDLESS, rate: 200 };
 
-async fn facts(node: &Node) -> Vec<Value> {
+/// What is told once all `epochs` are: the committer of a paused stream and its announcer take a moment to come up.
+async fn facts(node: &Node, epochs: u64) -> Vec<Value> {
     let path = format!("/v1/streams/{}", Synthetic::STREAM);
+    node.status_until(Synthetic::STREAM, "read back", |status| status["epoch"] == epochs).await;
+    wait_for("all references", PATIENCE, async || {
+        (node.references(Synthetic::STREAM).await.len() as u64 >= epochs).then_some(())
+    })
+    .await;
     let mut view = node.get(&path).await.1;
     view["lag_seconds"] = Value::Null;
     let listed = node.get("/v1/streams").await.1["streams"][0]["epoch"].clone();
@@ -28,12 +34,12 @@ async fn test_stopped_stream_knows_its_epochs_and_references_without_its_state()
         let epoch = lab.epoch(Synthetic::STREAM);
         let mut node = lab.start();
         node.ready().await;
-        let before = facts(&node).await;
+        let before = facts(&node, epoch).await;
         node.kill();
         std::fs::remove_dir_all(lab.state()).unwrap();
         let mut node = lab.start();
         node.ready().await;
-        assert_eq!(facts(&node).await, before, "{verb}");
+        assert_eq!(facts(&node, epoch).await, before, "{verb}");
         assert_eq!((&before[0]["epoch"], &before[1]), (&json!(epoch), &json!(epoch)), "{verb}");
         assert_eq!(before[2].as_array().map(Vec::len), Some(epoch as usize), "{verb}");
     }

@@ -1,11 +1,9 @@
 //! A node and a real S3 server with a proxy in between that does what networks do.
 
-use std::time::Duration;
-
 use super::{back, ends_sound, logged, nothing_failed, struck};
 use crate::support::servers::s3::ENV;
 use crate::support::servers::{Proxy, S3, SECRET_KEY, Toxic, minio, toxiproxy, versitygw};
-use crate::support::{Lab, Node, Synthetic, wait_for};
+use crate::support::{Lab, Node, PATIENCE, Synthetic, wait_for};
 
 /// Slow enough that it outlives the faults, and never at its end.
 const STREAM: Synthetic = Synthetic { seed: 31, partitions: 2, total: 1_000_000, rate: 60 };
@@ -87,7 +85,7 @@ async fn test_outages_of_many_streams_cost_few_requests() {
     let before = node.metric_sum(FAILURES).await;
     // Long enough that each stream has given up waiting and come back.
     let waits = || node.log().matches("the lake is waited for").count();
-    wait_for("all streams to wait", Duration::from_secs(60), async || (waits() >= STREAMS).then_some(())).await;
+    wait_for("all streams to wait", PATIENCE, async || (waits() >= STREAMS).then_some(())).await;
     let asked = node.metric_sum(FAILURES).await - before;
     // What was under way when it opened, raw, data and record of each, and the probes.
     assert!(asked <= (4 * STREAMS + 30) as f64, "{asked} requests to a store that is away");

@@ -17,7 +17,7 @@ use crate::crash::seeded;
 use crate::support::mounts::{Mounted, copy_image, image};
 use crate::support::servers::skipped;
 use crate::support::wait::strike_after;
-use crate::support::{Lab, Node, Synthetic};
+use crate::support::{Lab, Node, PATIENCE, Synthetic, wait_for};
 
 const ROUNDS: u64 = 3;
 /// Rounds within which a lake that does not fsync has to be found out.
@@ -91,11 +91,9 @@ async fn round(machine: &mut Machine, env: &[(&str, &str)], rng: &mut StdRng) ->
     let mut node = machine.lab.start_with(env);
     machine.lab.epoch_after(Synthetic::STREAM, before + 1).await;
     strike_after(Duration::from_millis(rng.random_range(0..400))).await;
-    let told = published(&node).await;
+    let told =
+        wait_for("a reference", PATIENCE, async || Some(published(&node).await).filter(|told| !told.is_empty())).await;
     machine.lose_power(&mut node)?;
-    if told.is_empty() {
-        return Err("nothing was published before the power was lost".to_owned());
-    }
     let lost = lost(&told, machine.lab.lake())?;
     if !lost.is_empty() {
         return Err(format!("of {} epochs that were told {lost:?} are lost", told.len()));

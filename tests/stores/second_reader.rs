@@ -10,8 +10,7 @@ use crate::support::feed::Feed;
 use crate::support::servers::install::python;
 use crate::support::servers::s3::ENV;
 use crate::support::servers::{had, versitygw};
-use crate::support::wait_for;
-use crate::support::{Lab, Synthetic};
+use crate::support::{Lab, PATIENCE, Synthetic, wait_for};
 
 const PACKAGES: [&str; 1] = ["deltalake==1.6.6"];
 const STREAM: Synthetic = Synthetic { seed: 81, partitions: 2, total: 1_000_000, rate: 200 };
@@ -69,7 +68,7 @@ async fn test_second_reader_agrees_on_dead_letters() {
     let lab = Lab::new(&source.config());
     let mut node = lab.start();
     let judged = || lab.judge(Feed::STREAM, &oracle::Expected::Any);
-    wait_for("dead letters", std::time::Duration::from_secs(60), async || (judged().dead >= 10).then_some(())).await;
+    wait_for("dead letters", PATIENCE, async || (judged().dead >= 10).then_some(())).await;
     assert_eq!(node.terminate().await, Some(0));
     let verdict = judged();
     let sql = "SELECT count(*) AS \"rows\", count(DISTINCT _lf_position || code || bytes) AS \"distinct\", \

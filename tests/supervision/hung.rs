@@ -1,25 +1,25 @@
 //! A worker that holds its thread and never awaits: declared hung, abandoned, fenced, and survived by its successor.
 
 use std::path::Path;
-use std::time::Duration;
 
 use lakefeed::oracle::Verdict;
 use serde_json::Value;
 
 use crate::support::feed::Feed;
 use crate::support::lab::{assert_sound, stream};
-use crate::support::{Lab, Node, Synthetic, wait_for};
+use crate::support::{ENDLESS, Lab, Node, PATIENCE, Synthetic, wait_for};
 
 const WORKER: &str = "lakefeed/tenants/acme/feed/workers/0";
 const FEED: &str = "lakefeed/tenants/acme/feed";
 /// Flows beside it for longer than the test takes.
-const OTHER: Synthetic = Synthetic { seed: 41, partitions: 1, total: 1_000_000, rate: 50 };
+const OTHER: Synthetic = Synthetic { seed: 41, partitions: 1, total: ENDLESS, rate: 50 };
 /// Records in each of the feed's two partitions.
 const RECORDS: u64 = 150;
 
 /// A feed whose workload may take a second, so that its worker counts as hung some seconds later, and another stream.
+/// Workloads that a busy machine makes too long are no failures here.
 fn config(feed: &Feed) -> String {
-    let feed = feed.config().replace("timeout = \"10s\"", "timeout = \"1s\"");
+    let feed = feed.config().replace("timeout = \"10s\"", "timeout = \"1s\"\nmax_failed_workloads = 1000");
     format!("{feed}{}{}", OTHER.adapter("SYN"), stream(Synthetic::STREAM, "SYN"))
 }
 
@@ -39,10 +39,8 @@ fn start(lab: &Lab, kind: &str, let_go: &Path, bug: &str) -> Node {
 
 /// Waits for the hang to be noticed, and checks what is told about it.
 async fn is_abandoned_and_replaced(lab: &Lab, node: &Node) {
-    wait_for("the hang", Duration::from_secs(30), async || {
-        node.log().contains("crash point worker.delivering fired").then_some(())
-    })
-    .await;
+    wait_for("the hang", PATIENCE, async || node.log().contains("crash point worker.delivering fired").then_some(()))
+        .await;
     // It hangs, and everything else goes on: the API, the other stream, and soon its own successor.
     assert_eq!(node.get("/health/ready").await.0, 200);
     lab.epoch_after(Synthetic::STREAM, lab.epoch(Synthetic::STREAM) + 3).await;
@@ -80,13 +78,9 @@ async fn test_supervision_worker_that_spins_is_abandoned_and_its_late_hand_over_
     assert_sound(&before, "the successor's work");
     assert!(!node.log().contains("late_hand_over"));
     std::fs::write(&let_go, "").unwrap();
-    wait_for("the refusal", Duration::from_secs(30), async || node.log().contains("late_hand_over").then_some(()))
-        .await;
+    wait_for("the refusal", PATIENCE, async || node.log().contains("late_hand_over").then_some(())).await;
     assert!(node.log().contains("crash point worker.delivering over"));
-    wait_for("the zombie's end", Duration::from_secs(30), async || {
-        (node.tree_at(WORKER).await["abandoned"] == 0).then_some(())
-    })
-    .await;
+    wait_for("the zombie's end", PATIENCE, async || (node.tree_at(WORKER).await["abandoned"] == 0).then_some(())).await;
     let epoch = lab.epoch(Synthetic::STREAM);
     lab.epoch_after(Synthetic::STREAM, epoch).await;
     let after = lab.judge(Feed::STREAM, &feed.expected());
@@ -113,7 +107,7 @@ async fn test_supervision_worker_that_blocks_for_ever_is_survived_and_the_node_s
 /// records; when the commit is let go, it comes too late and is refused.
 #[tokio::test]
 async fn test_supervision_late_commit_of_a_committer_that_died_is_refused() {
-    const STREAM: Synthetic = Synthetic { seed: 45, partitions: 2, total: 900, rate: 300 };
+    const STREAM: Synthetic = Synthetic { seed: 45, partitions: 2, total: ENDLESS, rate: 300 };
     let lab = Lab::new(&STREAM.config());
     let let_go = lab.signal_file("let-go");
     let mut node = lab.start_with(&[
@@ -128,7 +122,7 @@ async fn test_supervision_late_commit_of_a_committer_that_died_is_refused() {
     lab.epoch_after(Synthetic::STREAM, 5).await;
     assert!(!node.log().contains("\"fenced\""));
     std::fs::write(&let_go, "").unwrap();
-    wait_for("the refusal", Duration::from_secs(30), async || {
+    wait_for("the refusal", PATIENCE, async || {
         let log = node.log();
         log.lines().any(|line| line.contains("not committed") && line.contains("\"fenced\"")).then_some(())
     })
@@ -137,7 +131,7 @@ async fn test_supervision_late_commit_of_a_committer_that_died_is_refused() {
         assert!(node.log().contains(&format!("crash point {point} fired")));
     }
     assert!(node.log().contains("crash point lake.commit.before over"));
-    assert_sound(&STREAM.whole(&lab, &node).await, "after the late commit");
+    assert_sound(&STREAM.fresh(&lab).await, "after the late commit");
     let fenced = node.restarts().await.into_iter().filter(|line| line["reason"]["class"] == "fenced").count();
     assert_eq!(fenced, 0, "the owner is not touched by what its predecessor tries");
     assert_eq!(node.terminate().await, Some(0));
@@ -170,7 +164,7 @@ async fn test_bug_unfenced_worker_is_caught() {
     is_abandoned_and_replaced(&lab, &node).await;
     assert_sound(&feed.whole(&lab, &node).await, "before the zombie wakes up");
     std::fs::write(&let_go, "").unwrap();
-    let found = wait_for("what the zombie did", Duration::from_secs(30), async || {
+    let found = wait_for("what the zombie did", PATIENCE, async || {
         let verdict: Verdict = lab.judge(Feed::STREAM, &feed.expected());
         let gap = node.restarts_under(FEED).await.iter().any(|line| line["reason"]["code"] == "position_gap");
         (!verdict.ok() || gap).then_some((verdict.doubled, gap))

@@ -1,16 +1,12 @@
 //! The built binary as somebody on call uses it: client verbs against a running node.
 
 use std::process::Stdio;
-use std::time::Duration;
 
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
-use super::Node;
-
-/// No verb that does not follow takes longer.
-const VERB_MAX: Duration = Duration::from_secs(60);
+use super::{Node, PATIENCE};
 
 fn command(node: &Node, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lakefeed"));
@@ -21,7 +17,7 @@ fn command(node: &Node, arguments: &[&str]) -> Command {
 
 /// What `lakefeed ARGUMENTS` prints; it must exit with 0.
 pub(crate) async fn printed(node: &Node, arguments: &[&str]) -> String {
-    let output = tokio::time::timeout(VERB_MAX, command(node, arguments).output()).await.expect("in time").unwrap();
+    let output = tokio::time::timeout(PATIENCE, command(node, arguments).output()).await.expect("in time").unwrap();
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(0), "{arguments:?}: {error}");
     String::from_utf8(output.stdout).unwrap()
@@ -50,7 +46,7 @@ impl Following {
 
     /// The next line that satisfies `fits`.
     pub(crate) async fn line(&mut self, what: &str, fits: impl Fn(&str) -> bool) -> String {
-        let found = tokio::time::timeout(VERB_MAX, async {
+        let found = tokio::time::timeout(PATIENCE, async {
             loop {
                 let line = self.lines.next_line().await.unwrap().expect("it goes on");
                 if fits(&line) {

@@ -12,11 +12,10 @@ use axum::routing::get;
 use lakefeed::oracle::{Expected, Verdict, check_of};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use super::lab::{Lab, QUICK};
-use super::{Node, wait_for};
+use super::{Node, PATIENCE, aside, wait_for};
 
 const SEED: u64 = 21;
 /// Every so many-th record has a `ts` that is no time.
@@ -66,12 +65,10 @@ impl Feed {
 
     /// `total` records in each of `partitions`.
     pub(crate) async fn start(partitions: u64, total: u64) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
         let shared =
             Arc::new(Shared { total: AtomicU64::new(total), requests: AtomicU64::new(0), delay_ms: AtomicU64::new(0) });
         let router = Router::new().route("/feed/{partition}", get(page)).with_state(Arc::clone(&shared));
-        let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        let (address, server) = aside::serve(async move |listener| axum::serve(listener, router).await.unwrap());
         Self { address, partitions, shared, server }
     }
 
@@ -83,6 +80,16 @@ impl Feed {
     /// Requests so far.
     pub(crate) fn requests(&self) -> u64 {
         self.shared.requests.load(Ordering::SeqCst)
+    }
+
+    /// Waits until every request that was sent before is counted: a connection of the test's own comes behind them.
+    pub(crate) async fn caught_up(&self) {
+        let beside = format!("http://{}/beside", self.address);
+        let http = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build().unwrap();
+        // Twice, as the first may be looked at in the same round as what came just before it.
+        for _ in 0..2 {
+            assert_eq!(http.get(&beside).send().await.unwrap().status(), 404);
+        }
     }
 
     /// Answers come so much later from now on.
@@ -114,7 +121,23 @@ impl Feed {
         self.shared.total.fetch_add(records, Ordering::SeqCst);
     }
 
-    fn total(&self) -> u64 {
+    /// Waits for the node's end, handing over a page more whenever it has committed the one before: so that it comes to
+    /// as many epochs as it takes, each with spoilt records in it.
+    pub(crate) async fn grow_until_ended(&self, lab: &Lab, node: &mut Node) {
+        let mut wanted = 0;
+        wait_for("the node's end", PATIENCE, || {
+            let epoch = lab.epoch(Self::STREAM);
+            if epoch >= wanted {
+                self.grow(PAGE);
+                wanted = epoch + 1;
+            }
+            std::future::ready(node.exited())
+        })
+        .await;
+    }
+
+    /// Records in each partition.
+    pub(crate) fn total(&self) -> u64 {
         self.shared.total.load(Ordering::SeqCst)
     }
 
@@ -134,7 +157,7 @@ impl Feed {
         let (expected, all) = (self.expected(), self.partitions * self.total());
         let last = std::cell::RefCell::new(Verdict::default());
         let waited = tokio::time::timeout(
-            Duration::from_secs(90),
+            PATIENCE,
             wait_for("the whole feed", Duration::MAX, async || {
                 let verdict = lab.judge(Self::STREAM, &expected);
                 last.replace(verdict.clone());

@@ -2,9 +2,10 @@
 
 use std::cell::Cell;
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
@@ -12,20 +13,26 @@ use lakefeed::oracle::{self, Expected, Verdict};
 use tempfile::TempDir;
 
 use super::servers::s3::Mirror;
-use super::{Node, wait_for};
+use super::{Node, PATIENCE, wait_for};
 
 /// Below the range from which the kernel takes ports for connections, so that none is taken between two starts.
 const PORTS_FROM: u16 = 20_000;
 const PORTS_TO: u16 = 32_000;
 
-/// A loopback address that nobody listens on, given once per process.
+/// A loopback address that nobody listens on, given once per process. Until the process ends no other run of the tests
+/// on the machine is given it: who gets it listens only some time later.
 pub(crate) fn free_address() -> String {
     static NEXT: AtomicU16 = AtomicU16::new(0);
+    static RESERVED: Mutex<Vec<File>> = Mutex::new(Vec::new());
+    let folder = std::env::temp_dir().join("lakefeed-ports");
+    fs::create_dir_all(&folder).unwrap();
     let start = (std::process::id() % 10_000) as u16;
     for _ in PORTS_FROM..PORTS_TO {
         let port = PORTS_FROM + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % (PORTS_TO - PORTS_FROM);
         let address = format!("127.0.0.1:{port}");
-        if TcpListener::bind(&address).is_ok() {
+        let reserved = File::create(folder.join(port.to_string())).unwrap();
+        if reserved.try_lock().is_ok() && TcpListener::bind(&address).is_ok() {
+            RESERVED.lock().unwrap().push(reserved);
             return address;
         }
     }
@@ -143,7 +150,7 @@ impl Lab {
     /// Waits until the stream has committed beyond `epoch`.
     pub(crate) async fn epoch_after(&self, stream: &str, epoch: u64) -> u64 {
         let what = format!("an epoch of {stream} after {epoch}");
-        wait_for(what, Duration::from_secs(30), async || Some(self.epoch(stream)).filter(|now| *now > epoch)).await
+        wait_for(what, PATIENCE, async || Some(self.epoch(stream)).filter(|now| *now > epoch)).await
     }
 
     /// The oracle's verdict.
@@ -158,6 +165,9 @@ impl Lab {
 pub(crate) const QUICK: &str =
     "[supervision]\nmax_restarts = 20\nmax_seconds = 10\nbackoff = { min = \"20ms\", max = \"200ms\" }\n";
 
+/// Records of a stream that outlasts every test, on every machine.
+pub(crate) const ENDLESS: u64 = 1_000_000_000;
+
 /// The table of a stream.
 pub(crate) fn stream(name: &str, adapter: &str) -> String {
     format!("[stream.\"{name}\"]\nadapter = \"{adapter}\"\n")
@@ -168,7 +178,8 @@ pub(crate) fn stream(name: &str, adapter: &str) -> String {
 pub(crate) struct Synthetic {
     pub(crate) seed: u64,
     pub(crate) partitions: u64,
-    /// Records per partition.
+    /// Records per partition. A test for which epochs or moments count takes [`ENDLESS`]: how many epochs a stream of
+    /// some seconds has is the machine's choice.
     pub(crate) total: u64,
     /// Records per second and partition.
     pub(crate) rate: u64,
@@ -202,18 +213,20 @@ impl Synthetic {
         Expected::Synthetic { seed: self.seed, partitions: self.partitions, handed_over: BTreeMap::new() }
     }
 
-    /// Waits until the whole of it is in the lake and judges it.
-    pub(crate) async fn whole(&self, lab: &Lab, node: &Node) -> Verdict {
-        self.whole_of(Self::STREAM, lab, node).await
+    /// Waits until something that was not under way yet is committed, and judges what is there then: for a stream that
+    /// does not end, however long whatever happens to it takes.
+    pub(crate) async fn fresh(&self, lab: &Lab) -> Verdict {
+        lab.epoch_after(Self::STREAM, lab.epoch(Self::STREAM) + 1).await;
+        lab.judge(Self::STREAM, &self.so_far())
     }
 
-    /// The same of a stream of another name.
+    /// Waits until the whole of `stream`, which is of this kind and ends, is in the lake and judges it.
     pub(crate) async fn whole_of(&self, stream: &str, lab: &Lab, node: &Node) -> Verdict {
         let expected = self.expected();
         let all = self.partitions * self.total;
         let last = std::cell::RefCell::new(Verdict::default());
         let waited = tokio::time::timeout(
-            Duration::from_secs(90),
+            PATIENCE,
             wait_for("the whole stream", Duration::MAX, async || {
                 let verdict = lab.judge(stream, &expected);
                 let whole = verdict.rows + verdict.dead >= all;

@@ -1,5 +1,6 @@
 //! What the integration tests stand on: nodes, waiting, rude servers, real servers, a feed to poll.
 
+pub(crate) mod aside;
 pub(crate) mod cli;
 pub(crate) mod feed;
 pub(crate) mod lab;
@@ -11,6 +12,6 @@ pub(crate) mod servers;
 pub(crate) mod tracer;
 pub(crate) mod wait;
 
-pub(crate) use lab::{Lab, Synthetic};
+pub(crate) use lab::{ENDLESS, Lab, Synthetic};
 pub(crate) use node::Node;
-pub(crate) use wait::wait_for;
+pub(crate) use wait::{PATIENCE, wait_for};

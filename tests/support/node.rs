@@ -7,14 +7,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::wait_for;
+use super::{PATIENCE, wait_for};
 
-/// A debug build on two busy cores is up within a second; a cold disk may make it some.
-const UP_MAX: Duration = Duration::from_secs(60);
-/// The drain's default and some.
-const EXIT_MAX: Duration = Duration::from_secs(45);
-/// No answer of the API takes longer, but a long poll.
-const ANSWER_MAX: Duration = Duration::from_secs(30);
+/// Beyond what the API gives itself for an answer.
+const ANSWER_MAX: Duration = Duration::from_secs(60);
 
 /// A running `lakefeed run`. It is killed when dropped.
 pub(crate) struct Node {
@@ -71,7 +67,7 @@ impl Node {
             if let Some(status) = self.exited() {
                 panic!("the node ended with {status} before it was up; its log:\n{}", self.log());
             }
-            assert!(began.elapsed() < UP_MAX, "{path} is not well: {said}; the log:\n{}", self.log());
+            assert!(began.elapsed() < PATIENCE, "{path} is not well: {said}; the log:\n{}", self.log());
             super::wait::strike_after(Duration::from_millis(20)).await;
         }
     }
@@ -91,7 +87,7 @@ impl Node {
                 return status;
             }
             let text = || String::from_utf8_lossy(&fs::read(&log).unwrap_or_default()).into_owned();
-            assert!(began.elapsed() < EXIT_MAX, "the node does not end; its log:\n{}", text());
+            assert!(began.elapsed() < PATIENCE, "the node does not end; its log:\n{}", text());
             super::wait::strike_after(Duration::from_millis(20)).await;
         }
     }
@@ -173,7 +169,7 @@ impl Node {
     pub(crate) async fn status_until(&self, stream: &str, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
         let last = std::cell::RefCell::new(Value::Null);
         let waited = tokio::time::timeout(
-            Duration::from_secs(60),
+            PATIENCE,
             wait_for(format!("{stream} {what}"), Duration::MAX, async || {
                 let status = self.try_get(&format!("/v1/streams/{stream}/status")).await?;
                 let found = fits(&status).then(|| status.clone());
@@ -246,7 +242,7 @@ impl Node {
     /// Waits for a line of the restart log.
     pub(crate) async fn restart_where(&self, what: &str, fits: impl Fn(&Value) -> bool) -> Value {
         let waited = tokio::time::timeout(
-            Duration::from_secs(60),
+            PATIENCE,
             wait_for(what, Duration::MAX, async || self.restarts().await.into_iter().find(|line| fits(line))),
         );
         match waited.await {

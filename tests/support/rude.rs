@@ -4,9 +4,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
+use super::aside;
 use super::wait::strike_after;
 
 /// Longer requests and answers than the tests make.
@@ -51,15 +52,13 @@ pub(crate) struct Rude {
 impl Rude {
     /// In front of `upstream`, well-mannered at first.
     pub(crate) async fn start(upstream: &str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
         let shared = Arc::new(Shared {
             upstream: upstream.to_owned(),
             manner: Mutex::new(Manner::Pass),
             requests: Mutex::new(Vec::new()),
         });
         let of_server = Arc::clone(&shared);
-        let server = tokio::spawn(async move {
+        let (address, server) = aside::serve(async move |listener| {
             loop {
                 let (client, _) = listener.accept().await.unwrap();
                 let shared = Arc::clone(&of_server);

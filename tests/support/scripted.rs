@@ -1,16 +1,15 @@
 //! A small HTTP source that answers as the test says, and remembers what it was asked.
 
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use super::wait_for;
+use super::{PATIENCE, aside, wait_for};
 
 /// What to answer.
 #[derive(Clone)]
@@ -72,11 +71,9 @@ impl Scripted {
 
     /// Answers with `first` until told otherwise.
     pub(crate) async fn start(first: Answer) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
         let script = Arc::new(Mutex::new(Script { answer: first, asked: Vec::new() }));
         let router = Router::new().fallback(answer).with_state(Arc::clone(&script));
-        let server = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        let (address, server) = aside::serve(async move |listener| axum::serve(listener, router).await.unwrap());
         Self { address, script, server }
     }
 
@@ -98,14 +95,16 @@ impl Scripted {
     /// Waits for the first request after those `known`.
     pub(crate) async fn asked_after(&self, known: usize) -> Asked {
         let what = format!("request {}", known + 1);
-        wait_for(what, Duration::from_secs(30), async || self.asked().get(known).cloned()).await
+        wait_for(what, PATIENCE, async || self.asked().get(known).cloned()).await
     }
 
     /// The configuration of `acme/src`, polled every 100 ms without a cursor, with `keys` in the adapter's table.
     pub(crate) fn config(&self, keys: &str) -> String {
+        // The default, which is the interval, is too short for a busy machine.
+        let timeout = if keys.contains("timeout = ") { "" } else { "timeout = \"10s\"\n" };
         format!(
             "[supervision]\nprobe = \"1h\"\nbackoff = {{ min = \"20ms\", max = \"200ms\" }}\n\
-             [adapter.SRC]\nkind = \"http_poll\"\nbase_url = \"http://{}\"\ninterval = \"100ms\"\n{keys}\n\
+             [adapter.SRC]\nkind = \"http_poll\"\nbase_url = \"http://{}\"\ninterval = \"100ms\"\n{timeout}{keys}\n\
              [adapter.SRC.request]\npath = \"/data\"\n[adapter.SRC.records]\nselect = \"$.data\"\nkey = [\"id\"]\n\
              [stream.\"acme/src\"]\nadapter = \"SRC\"\n",
             self.address

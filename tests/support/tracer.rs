@@ -2,10 +2,9 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use super::servers::install;
-use super::{Node, wait_for};
+use super::{Node, PATIENCE, wait_for};
 
 /// strace at work on a process, until it is dropped.
 pub(crate) struct Tracer {
@@ -27,7 +26,7 @@ impl Tracer {
             .spawn()
             .map_err(|error| error.to_string())?;
         let mut tracer = Self { child, output };
-        let attached = wait_for("strace", Duration::from_secs(30), || {
+        let attached = wait_for("strace", PATIENCE, || {
             let ended = tracer.child.try_wait().unwrap();
             let ended = ended.map(|ended| Err(format!("strace ended with {ended}: tracing is not allowed here")));
             std::future::ready(ended.or_else(|| (tracer.injected() > 0).then_some(Ok(()))))

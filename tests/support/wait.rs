@@ -4,6 +4,10 @@ use std::fmt::Display;
 use std::future::Future;
 use std::time::{Duration, Instant};
 
+/// How long a test waits for what must come. It costs nothing where it comes, so it is far beyond what the slowest
+/// machine needs; no assertion stands on it.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(180);
+
 /// Between two looks.
 const PAUSE: Duration = Duration::from_millis(20);
 

@@ -124,6 +124,13 @@ impl RudeServer {
         self.heads.lock().expect("no panic").clone()
     }
 
+    /// Waits until so many requests have come.
+    pub(crate) async fn asked(&self, requests: usize) {
+        while self.heads().len() < requests {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// The targets of all requests so far.
     pub(crate) fn targets(&self) -> Vec<String> {
         self.heads().iter().filter_map(|head| head.split(' ').nth(1).map(str::to_owned)).collect()

@@ -45,7 +45,7 @@ async fn get_json(stand_in: &StandIn, target: &str) -> (u16, Value) {
 
 /// Waits for a state that must come.
 async fn until(what: &str, state: impl Fn() -> bool) {
-    for _ in 0..2000 {
+    for _ in 0..24_000 {
         if state() {
             return;
         }
@@ -209,7 +209,7 @@ async fn test_slow_is_whole_and_cut_and_hang_hand_nothing_over() {
     assert_eq!(stand_in.truth().handed(), []);
 
     let stand_in = start(faulty("hang=1")).await;
-    let client = Client::builder().timeout(Duration::from_millis(100)).build().expect("a client");
+    let client = Client::builder().timeout(Duration::from_secs(1)).build().expect("a client");
     let url = format!("http://{}{BERLIN}", stand_in.addr());
     for _ in 0..3 {
         assert!(client.get(&url).send().await.expect_err("nothing comes").is_timeout());
@@ -255,7 +255,7 @@ async fn test_an_unsure_hand_over_becomes_sure_when_the_same_is_given_again() {
 
 #[tokio::test]
 async fn test_requests_that_overlap_are_counted() {
-    let stand_in = start(Options { slow: Duration::from_millis(400), ..faulty("slow=1") }).await;
+    let stand_in = start(Options { slow: Duration::from_secs(2), ..faulty("slow=1") }).await;
     let truth = stand_in.truth();
     let (a, b) = tokio::join!(get_json(&stand_in, BERLIN), async {
         until("the first request", || truth.requests() == 1).await;

@@ -169,10 +169,11 @@ impl RestartLog {
 
     /// Adds a record. It is written to the operating system when this returns; takes some µs.
     pub fn append(&self, mut record: RestartRecord) {
-        record.complete(self.shared.clock.now_us());
-        let Ok(json) = serde_json::to_vec(&record) else { return };
         let number = {
             let mut state = self.shared.lock();
+            // Under the lock, so that times rise with the numbers.
+            record.complete(self.shared.clock.now_us());
+            let Ok(json) = serde_json::to_vec(&record) else { return };
             let noted = state.counts.note(&record.path, record.incarnation);
             let number = state.next;
             state.next += 1;

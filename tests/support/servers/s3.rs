@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use futures::TryStreamExt;
 use object_store::aws::{AmazonS3, AmazonS3Builder};
@@ -13,7 +12,7 @@ use tempfile::TempDir;
 use super::had;
 use super::install::go_program;
 use crate::support::lab::{Lab, free_address};
-use crate::support::{Synthetic, wait_for};
+use crate::support::{PATIENCE, Synthetic, wait_for};
 
 /// The modules and the versions that the project has tried.
 const VERSITYGW: &str = "github.com/versity/versitygw/cmd/versitygw@v1.8.0";
@@ -91,7 +90,7 @@ impl S3 {
         };
         let health = format!("{}{path}", self.endpoint());
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
-        wait_for("the S3 server", Duration::from_secs(60), async || {
+        wait_for("the S3 server", PATIENCE, async || {
             http.get(&health).send().await.ok().filter(|answer| answer.status().is_success()).map(drop)
         })
         .await;

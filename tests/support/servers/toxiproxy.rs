@@ -1,14 +1,13 @@
 //! A TCP proxy that can be told to misbehave.
 
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::had;
 use super::install::go_program;
 use crate::support::lab::free_address;
-use crate::support::wait_for;
+use crate::support::{PATIENCE, wait_for};
 
 const MODULE: &str = "github.com/Shopify/toxiproxy/v2/cmd/server@v2.5.0";
 
@@ -71,7 +70,7 @@ pub(crate) async fn toxiproxy() -> Option<Toxiproxy> {
         .unwrap();
     let http = reqwest::Client::builder().no_proxy().build().unwrap();
     let server = Toxiproxy { child, api: format!("http://{address}"), http };
-    wait_for("toxiproxy", Duration::from_secs(60), async || {
+    wait_for("toxiproxy", PATIENCE, async || {
         server.http.get(format!("{}/version", server.api)).send().await.ok().map(drop)
     })
     .await;

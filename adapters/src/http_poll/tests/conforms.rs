@@ -53,7 +53,7 @@ async fn test_http_poll_errors_have_class_code_and_tell_nothing() {
     ];
     for (say, class, code) in cases {
         let server = RudeServer::say(vec![say]).await;
-        let mount = mounted(&server, json!({"timeout": "300ms", "auth": {"type": "bearer", "token": "env:KEY"}}));
+        let mount = mounted(&server, json!({"timeout": "1s", "auth": {"type": "bearer", "token": "env:KEY"}}));
         let subject = Subject::new(Arc::clone(&mount)).canaries([CANARY]);
         let env = crate::http::testing::env();
         let (_, end) = workload(&mut *open(&mount, None, &env).await, &credits()).await;
@@ -65,12 +65,12 @@ async fn test_http_poll_errors_have_class_code_and_tell_nothing() {
 async fn test_waiting_for_credits_is_not_the_sources_failure() {
     // The retry comes after the wait, so it needs what was left of the time before it.
     let server = RudeServer::say(vec![Say::status(500), Say::json(r#"{"data":[{"id":1}]}"#)]).await;
-    let mount = mounted(&server, json!({"timeout": "500ms"}));
+    let mount = mounted(&server, json!({"timeout": "3s"}));
     let credits = crate::contract::Credits::alone(64 * 1024);
     let all = credits.reserve(64 * 1024).await;
     let mut source = open(&mount, None, &crate::http::testing::env()).await;
     let mut pull = std::pin::pin!(source.next(&credits));
-    let waiting = tokio::time::timeout(Duration::from_millis(900), &mut pull).await;
+    let waiting = tokio::time::timeout(Duration::from_millis(3500), &mut pull).await;
     assert!(waiting.is_err(), "it waits beyond its timeout");
     drop(all);
     assert!(matches!(pull.await, Ok(crate::contract::Pull::Batch(_))));

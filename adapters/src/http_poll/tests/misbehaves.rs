@@ -6,8 +6,8 @@ use serde_json::json;
 
 use super::owed::gzip;
 use super::*;
-use crate::contract::{ErrorClass, Keep, MemoryKeep, SourceError, SystemClock};
-use crate::http::testing::{Say, credits, env, env_with, rows, workload};
+use crate::contract::{ErrorClass, Keep, MemoryKeep, SourceError};
+use crate::http::testing::{FixedClock, Say, credits, env, env_with, rows, workload};
 
 const GOOD: &str = r#"{"data":[{"id":1}]}"#;
 
@@ -63,18 +63,19 @@ async fn test_retries_end_at_the_timeout_of_the_workload() {
 #[tokio::test]
 async fn test_retry_after_is_honoured_across_workloads_and_restarts() {
     for status in [429, 503] {
-        let answers = vec![Say::status(status).with("retry-after", "2"), Say::json(GOOD)];
+        let answers = vec![Say::status(status).with("retry-after", "100"), Say::json(GOOD)];
         let server = RudeServer::say(answers).await;
         let keep: Arc<dyn Keep> = Arc::new(MemoryKeep::default());
-        let env = env_with(Arc::clone(&keep), Arc::new(SystemClock));
+        let clock = Arc::new(FixedClock::at(0));
+        let env = env_with(Arc::clone(&keep), Arc::<FixedClock>::clone(&clock));
         let mount = mounted(&server, json!({}));
         let mut source = open(&mount, None, &env).await;
         let (_, end) = workload(&mut *source, &credits()).await;
         let error = end.expect_err("limited");
         assert_eq!(error.class, ErrorClass::RateLimited);
         let wait = error.retry_after.expect("a wait");
-        assert!(wait >= Duration::from_millis(1900) && wait <= Duration::from_millis(2300), "{wait:?}");
-        let until = tokio::time::Instant::now() + wait;
+        assert!((100..=110).contains(&wait.as_secs()), "{wait:?}");
+        let until = i64::try_from(wait.as_micros()).expect("no age");
         for _ in 0..3 {
             // Another workload, and a process that started anew with the same memory.
             for mount in [Arc::clone(&mount), mounted(&server, json!({}))] {
@@ -83,7 +84,8 @@ async fn test_retry_after_is_honoured_across_workloads_and_restarts() {
             }
         }
         assert_eq!(server.heads().len(), 1, "no request inside the window");
-        tokio::time::sleep_until(until).await;
+        clock.set(until);
+        let mut source = open(&mounted(&server, json!({})), None, &env).await;
         let (batches, _) = workload(&mut *source, &credits()).await;
         assert_eq!(rows(&*mount, &batches).len(), 1);
     }
@@ -155,11 +157,13 @@ async fn test_a_whole_body_that_is_not_what_was_declared_is_retried_and_then_one
 #[tokio::test]
 async fn test_junk_is_kept_when_the_deadline_drops_its_retry() {
     let server = RudeServer::start(|index, _| if index == 0 { Say::json("junk") } else { Say::Hang }).await;
-    let mount = mounted(&server, json!({}));
+    let mount = mounted(&server, json!({"timeout": "60s"}));
     let credits = credits();
     let mut source = open(&mount, None, &env()).await;
-    let dropped = tokio::time::timeout(Duration::from_millis(700), source.next(&credits)).await;
-    assert!(dropped.is_err());
+    tokio::select! {
+        end = source.next(&credits) => panic!("it ends by itself: {end:?}"),
+        () = server.asked(2) => {}
+    }
     assert_eq!(source.workload_failed().map(|batch| batch.payloads[0].bytes.to_vec()), Some(b"junk".to_vec()));
 }
 

@@ -1,7 +1,5 @@
 //! Large, slow and many.
 
-use std::time::Instant;
-
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -92,13 +90,14 @@ async fn test_http_slow_senders_do_not_keep_others_out() {
         stream.write_all(b"GET /health/live HTTP/1.1\r\nx: ").await.expect("sent");
         slow.push(stream);
     }
-    let before = Instant::now();
     let (status, _) = api.ask("GET", "/health/live", None).await;
     assert_eq!(status, 200);
-    assert!(before.elapsed() < limits::HEADER_TIME_MAX / 2, "not only once the slow ones timed out");
     let mut rest = Vec::new();
-    let put_out = tokio::time::timeout(limits::HEADER_TIME_MAX / 3, slow[0].read_to_end(&mut rest)).await;
-    assert!(put_out.is_ok(), "the oldest idle connection went at once");
+    let put_out = tokio::time::timeout(PATIENCE, slow[0].read_to_end(&mut rest)).await;
+    assert!(put_out.is_ok(), "the oldest idle connection is put out");
+    // Both came before the last one had used up its time: nobody had to wait for that.
+    let last = slow.last().expect("many").try_read(&mut [0; 1]);
+    assert_eq!(last.map_err(|e| e.kind()), Err(std::io::ErrorKind::WouldBlock), "only once the slow ones timed out");
 }
 
 #[tokio::test]
@@ -107,7 +106,7 @@ async fn test_http_headers_that_never_end_are_cut() {
     let mut stream = TcpStream::connect(api.address).await.expect("connects");
     stream.write_all(b"GET /health/live HTTP/1.1\r\nx: ").await.expect("sent");
     let mut rest = Vec::new();
-    let cut = tokio::time::timeout(limits::HEADER_TIME_MAX * 3, stream.read_to_end(&mut rest)).await;
+    let cut = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut rest)).await;
     assert!(cut.is_ok(), "the node closed it");
     assert!(rest.is_empty() || rest.starts_with(b"HTTP/1.1 4"), "{}", String::from_utf8_lossy(&rest));
 }
@@ -121,7 +120,7 @@ async fn test_http_body_that_never_ends_is_408() {
         .await
         .expect("sent");
     let mut answer = vec![0; 12];
-    let read = tokio::time::timeout(limits::BODY_TIME_MAX * 3, stream.read_exact(&mut answer)).await;
+    let read = tokio::time::timeout(PATIENCE, stream.read_exact(&mut answer)).await;
     read.expect("in time").expect("answers");
     assert_eq!(answer, b"HTTP/1.1 408");
 }

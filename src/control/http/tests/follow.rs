@@ -1,7 +1,5 @@
 //! Long polls, server-sent events, and the end of the node.
 
-use std::time::Duration;
-
 use futures::StreamExt;
 
 use super::*;
@@ -19,7 +17,7 @@ async fn test_http_long_poll_wakes_up_for_references_events_and_restarts() {
     api.streams.publish(json!({"epoch": 1}));
     api.restarts.append(failed("p", "i1"));
     for (waiting, key) in waiting.into_iter().zip(["references", "events", "restarts"]) {
-        let bytes = tokio::time::timeout(Duration::from_secs(20), waiting).await.expect("woken").expect("no panic");
+        let bytes = tokio::time::timeout(PATIENCE, waiting).await.expect("woken").expect("no panic");
         let body: Value = serde_json::from_slice(&bytes).expect("JSON");
         assert_eq!(body[key].as_array().map(Vec::len), Some(1), "{body}");
         assert!(body["next"].is_string());
@@ -35,7 +33,7 @@ async fn read_until(response: reqwest::Response, enough: impl Fn(&str) -> bool) 
     let mut text = String::new();
     let mut chunks = response.bytes_stream();
     while !enough(&text) {
-        let chunk = tokio::time::timeout(Duration::from_secs(20), chunks.next()).await.expect("in time");
+        let chunk = tokio::time::timeout(PATIENCE, chunks.next()).await.expect("in time");
         text.push_str(std::str::from_utf8(&chunk.expect("goes on").expect("whole")).expect("UTF-8"));
     }
     text
@@ -88,7 +86,7 @@ async fn test_http_stop_answers_long_polls_and_closes() {
     let following = following.send().await.expect("answers");
     api.stop.take().expect("once").send(()).expect("served");
     let _ended = following.bytes().await;
-    tokio::time::timeout(Duration::from_secs(20), &mut api.task).await.expect("ends").expect("no panic");
+    tokio::time::timeout(PATIENCE, &mut api.task).await.expect("ends").expect("no panic");
     // The poll either was under way, and was answered, or came too late for the listener.
     if let Ok(status) = waiting.await {
         assert_eq!(status, 200);

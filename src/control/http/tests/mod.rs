@@ -7,6 +7,7 @@ mod routes;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use adapters::contract::SystemClock;
 use adapters::contract::config::Secret;
@@ -17,6 +18,9 @@ use tokio::sync::oneshot;
 use super::*;
 use crate::control::fake::FakeStreams;
 use crate::telemetry::restarts::{Reason, RestartRecord};
+
+/// How long a test waits for what must come.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// An API that ends with the test.
 struct Served {
