@@ -8,7 +8,6 @@ use crate::support::feed::Feed;
 use crate::support::lab::assert_sound;
 use crate::support::node::next_beat_in;
 use crate::support::rude::{Manner, Rude};
-use crate::support::wait::strike_after;
 use crate::support::{ENDLESS, Lab, Node, PATIENCE, Synthetic, wait_for};
 
 /// Of a workload that is to run into it: long for an answer of a busy machine, short for a test.
