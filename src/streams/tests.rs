@@ -21,7 +21,7 @@ use crate::settings;
 use crate::telemetry::events::Events;
 
 /// States are polled for up to this; a test that gets there has failed.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 struct Watch(std::sync::OnceLock<Arc<Directory>>, AtomicU64);
 
