@@ -9,7 +9,6 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::app::{App, Parts, StartError, kinds};
 use crate::cli::{exit, output};
-use crate::faults;
 use crate::settings::{self, Settings};
 
 /// Runs a node until it is told to stop or gives up; its exit code.
@@ -46,12 +45,11 @@ const BEATS_MISSED_MAX: u32 = 60;
 /// Keeps the runtime's timers alive beside a worker that holds its thread, and ends the process, as a root supervisor
 /// that gives up would, when all threads are held: only the node's own supervisor can help then.
 pub(crate) fn pulse(runtime: &tokio::runtime::Handle) -> Option<Pulse> {
-    let missed_max = if faults::hurry() { BEATS_MISSED_MAX / 10 } else { BEATS_MISSED_MAX };
     let stalled = || {
         tracing::error!(code = "runtime_stalled", "all threads are held by tasks that do not await; the node gives up");
         std::process::exit(i32::from(exit::GAVE_UP));
     };
-    match Pulse::start(runtime.clone(), missed_max, stalled) {
+    match Pulse::start(runtime.clone(), BEATS_MISSED_MAX, stalled) {
         Ok(pulse) => Some(pulse),
         Err(e) => {
             tracing::warn!(error = %e, "no thread for the pulse; a worker that holds its thread may go unnoticed");

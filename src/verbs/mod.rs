@@ -2,6 +2,7 @@
 
 mod remote;
 
+use std::num::NonZero;
 use std::sync::Arc;
 
 use adapters::contract::SystemClock;
@@ -29,7 +30,7 @@ pub fn run(cli: Cli) -> u8 {
     if let Verb::Validate(args) = &cli.verb {
         return validate(&args.config, cli.json, &kinds(), &ProcessSecrets);
     }
-    match tokio::runtime::Runtime::new() {
+    match runtime() {
         Ok(runtime) => {
             let _pulse = crate::run::pulse(runtime.handle());
             let code = runtime.block_on(start(cli));
@@ -39,6 +40,13 @@ pub fn run(cli: Cli) -> u8 {
         }
         Err(e) => fail(&e),
     }
+}
+
+/// A thread for each core, and two on a machine with one: beside a worker that holds its thread there has to be another,
+/// on which its supervisor finds it out.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+    tokio::runtime::Builder::new_multi_thread().worker_threads(cores.max(2)).enable_all().build()
 }
 
 async fn start(cli: Cli) -> u8 {

@@ -119,8 +119,9 @@ mod tests {
     fn test_pulse_is_silent_while_the_runtime_takes_its_beats() {
         let runtime = runtime(1);
         let (tell, told) = mpsc::channel();
-        let pulse = Pulse::start(runtime.handle().clone(), 1, move || tell.send(()).unwrap_or_default()).unwrap();
-        runtime.block_on(async { tokio::time::sleep(BEAT * 3).await });
+        // More beats than it takes for a verdict, and each verdict longer than a busy machine keeps a thread waiting.
+        let pulse = Pulse::start(runtime.handle().clone(), 6, move || tell.send(()).unwrap_or_default()).unwrap();
+        runtime.block_on(async { tokio::time::sleep(BEAT * 9).await });
         drop(pulse);
         assert!(told.recv().is_err(), "a runtime that runs was called stalled");
     }

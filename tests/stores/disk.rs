@@ -38,11 +38,11 @@ async fn test_disk_full_under_the_lake_is_waited_out() {
     })
     .await;
     let full = lab.epoch(Synthetic::STREAM);
-    assert_eq!(node.metric_sum("lakefeed_waiting").await, 1.0, "nothing to alert on");
+    struck("something to alert on", &node, async || node.metric_sum("lakefeed_waiting").await == 1.0).await;
     assert!(lab.epoch(Synthetic::STREAM) <= full + 1, "it commits on a full disk");
     disk.clear();
     back(&lab, &node, "a full disk").await;
-    assert_eq!(node.metric_sum("lakefeed_waiting").await, 0.0);
+    struck("the end of the alert", &node, async || node.metric_sum("lakefeed_waiting").await == 0.0).await;
     nothing_failed(&node).await;
     ends_sound(&lab, &STREAM, &mut node, "a full disk under the lake").await;
 }

@@ -40,7 +40,7 @@ async fn endure_all(server: &mut S3, toxics: &[(Toxic, f64)], context: &str) {
     proxy.enable(true).await;
     back(&lab, &node, "refused connections").await;
     assert!(node.log().contains("lake_circuit_closed"), "{}", node.log());
-    assert_eq!(node.metric_sum("lakefeed_lake_circuit_open").await, 0.0);
+    struck("the end of the alert", &node, async || node.metric_sum("lakefeed_lake_circuit_open").await == 0.0).await;
     // The server itself.
     let before = node.metric_sum(FAILURES).await;
     server.kill();

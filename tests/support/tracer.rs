@@ -44,8 +44,10 @@ impl Tracer {
 
 impl Drop for Tracer {
     fn drop(&mut self) {
-        // Asked to end it lets go of the process; killed it would leave it stopped.
-        let _ = Command::new("kill").args(["-s", "INT", &self.child.id().to_string()]).status();
-        let _ = self.child.wait();
+        // Asked to end it lets go of the process; killed it would leave it stopped. On a busy machine it has been seen to
+        // miss the first word, which SIGINT is to a job in the background of a script anyway.
+        while matches!(self.child.try_wait(), Ok(None)) {
+            let _ = Command::new("kill").args(["-s", "TERM", &self.child.id().to_string()]).status();
+        }
     }
 }

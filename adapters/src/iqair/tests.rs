@@ -32,7 +32,7 @@ const TS: &str = "2020-03-18T14:00:00.000Z";
 
 fn settings(endpoint: &str) -> Value {
     json!({
-        "endpoint": endpoint, "secret_key": "env:KEY", "interval": "1h", "timeout": "1s",
+        "endpoint": endpoint, "secret_key": "env:KEY", "interval": "1h", "timeout": "5s",
         "partitions": [{"lat": 52.52, "lon": 13.40}],
     })
 }
@@ -132,12 +132,13 @@ async fn test_iqair_refusals_have_their_classes_by_body_before_status() {
         (400, "ip_location_failed", ErrorClass::Transient),
         (200, "never heard of", ErrorClass::Data),
     ];
-    for (status, text, class) in table {
+    let told = table.into_iter().map(async |(status, text, class)| {
         let (error, requests) = failure(Say::status(status).body(fail(text).as_bytes())).await;
         assert_eq!(error.class, class, "{text}: {error}");
         assert_eq!(requests > 1, matches!(class, ErrorClass::Transient | ErrorClass::Data), "{text}");
         assert_eq!(error.retry_after.is_some(), class == ErrorClass::RateLimited);
-    }
+    });
+    futures::future::join_all(told).await;
     for (body, class) in [
         ("\"node not found\"", ErrorClass::Config),
         ("city_not_found", ErrorClass::Config),
@@ -280,7 +281,7 @@ fn test_iqair_cadence_is_as_configured() {
     let expected = crate::contract::Cadence::Polled {
         interval: Duration::from_secs(3600),
         jitter: Duration::ZERO,
-        timeout: Duration::from_secs(1),
+        timeout: Duration::from_secs(5),
     };
     assert_eq!(mount.cadence(), expected);
 }

@@ -343,6 +343,20 @@ async fn test_restart_log_long_poll_wakes_up_for_what_it_waits_for() {
 }
 
 #[test]
+fn test_restart_log_times_rise_with_the_numbers_whoever_writes() {
+    let dir = tempfile::tempdir().expect("folder");
+    let log = open(dir.path());
+    std::thread::scope(|scope| {
+        for writer in 0..4 {
+            let log = &log;
+            scope.spawn(move || (0..200).for_each(|n| log.append(record(&format!("p{writer}"), n, "started"))));
+        }
+    });
+    let times: Vec<_> = all(&log).into_iter().map(|record| record.ts).collect();
+    assert!(times.len() == 800 && times.is_sorted(), "{times:?}");
+}
+
+#[test]
 fn test_restart_log_takes_a_boot_of_50_000_children() {
     let dir = tempfile::tempdir().expect("folder");
     let log = open(dir.path());

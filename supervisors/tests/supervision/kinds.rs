@@ -237,7 +237,7 @@ fn test_task_that_never_awaits_is_abandoned_while_its_siblings_run_on() {
     let (send, events) = mpsc::channel();
     let root = runtime.block_on(Root::start("root", one(child), Arc::new(Wire(send)), 1)).unwrap();
     let mut kinds = Vec::new();
-    while let Ok(event) = events.recv_timeout(seconds(10)) {
+    while let Ok(event) = events.recv_timeout(seconds(60)) {
         kinds.push(event.kind);
         if event.kind == EventKind::Restarted {
             break;

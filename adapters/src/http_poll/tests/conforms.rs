@@ -51,14 +51,15 @@ async fn test_http_poll_errors_have_class_code_and_tell_nothing() {
         (Say::Raw(Vec::new()), ErrorClass::Transient, "transport"),
         (Say::Hang, ErrorClass::Transient, "timeout"),
     ];
-    for (say, class, code) in cases {
+    let told = cases.into_iter().map(async |(say, class, code)| {
         let server = RudeServer::say(vec![say]).await;
-        let mount = mounted(&server, json!({"timeout": "1s", "auth": {"type": "bearer", "token": "env:KEY"}}));
+        let mount = mounted(&server, json!({"timeout": "5s", "auth": {"type": "bearer", "token": "env:KEY"}}));
         let subject = Subject::new(Arc::clone(&mount)).canaries([CANARY]);
         let env = crate::http::testing::env();
         let (_, end) = workload(&mut *open(&mount, None, &env).await, &credits()).await;
         error_is(&subject, code, &end.expect_err(code), class, code);
-    }
+    });
+    futures::future::join_all(told).await;
 }
 
 #[tokio::test]
