@@ -11,7 +11,7 @@ use std::time::Duration;
 use lakefeed::oracle::{self, Expected, Verdict};
 use tempfile::TempDir;
 
-use super::servers::s3::Mirror;
+use super::servers::mirror::Mirror;
 use super::{Node, wait_for};
 
 /// Below the range from which the kernel takes ports for connections, so that none is taken between two starts.
