@@ -8,6 +8,7 @@
 mod bench;
 mod bugs;
 mod bugs_of_recovery;
+mod checked;
 mod crash;
 mod crash_points;
 mod fencing;

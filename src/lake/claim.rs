@@ -36,10 +36,11 @@ impl Lake {
     /// finds the positions to go on from.
     ///
     /// # Errors
-    /// `config` where columns or partitioning do not fit the table; `transient` and the like from the store; `data`
+    /// `config` where columns or partitioning do not fit the table, or the store replaces what it must not; `transient` and the like from the store; `data`
     /// where the lake lacks what it must have.
     pub async fn claim(self: &Arc<Self>, claim: Claim) -> Result<Owner, LakeError> {
         let columns = declared(&claim)?;
+        self.ensure_create_only().await?;
         let apps = Apps { own: Some(layout::own_app(&claim.id)), epoch: layout::epoch_app(&claim.id) };
         let mut log = Log::open(&self.io, layout::table(&claim.id), apps).await?;
         let token = self.token(&claim.id);

@@ -57,6 +57,7 @@ impl Lake {
     /// # Errors
     /// The store's.
     pub async fn control_create(&self, id: &StreamId, version: u64, value: &Value) -> Result<Created, LakeError> {
+        self.ensure_create_only().await?;
         let bytes = Bytes::from(value.to_string());
         Ok(match self.io.put_or_compare(&layout::control(id, version), bytes).await? {
             Put::Created => Created::Yes,

@@ -165,6 +165,7 @@ fn refusal(text: &str) -> Option<(LakeErrorClass, &'static str)> {
     let status: u16 = rest.get(..3)?.parse().ok()?;
     let says = |codes: &[&str]| codes.iter().any(|code| rest.contains(code));
     match status {
+        401 | 403 => Some((LakeErrorClass::Auth, "lake_denied")),
         413 => Some((LakeErrorClass::Config, "lake_too_large")),
         400 if says(&TOO_LARGE) => Some((LakeErrorClass::Config, "lake_too_large")),
         400 if says(&CREDENTIALS) => Some((LakeErrorClass::Auth, "lake_denied")),
@@ -314,6 +315,9 @@ mod tests {
             ("400 Bad Request", "<Code>RequestTimeout</Code>", (Transient, "lake_unavailable")),
             ("503 Service Unavailable", "<Code>SlowDown</Code>", (Transient, "lake_unavailable")),
             ("429 Too Many Requests", "", (Transient, "lake_unavailable")),
+            // A listing that is refused is no error of its own to the client library.
+            ("403 Forbidden", "<Code>AuthenticationFailed</Code>", (Auth, "lake_denied")),
+            ("401 Unauthorized", "", (Auth, "lake_denied")),
         ] {
             assert_eq!(class(status, body), expected, "{status} {body}");
         }

@@ -18,6 +18,7 @@ use adapters::contract::Clock;
 use adapters::contract::config::{ProcessSecrets, SecretSource};
 use object_store::ObjectStore;
 use sha2::{Digest, Sha256};
+use tokio::sync::OnceCell;
 use uuid::Uuid;
 
 use crate::names::StreamId;
@@ -27,6 +28,7 @@ mod check;
 mod circuit;
 mod claim;
 mod control;
+mod create_only;
 mod delta;
 mod direct;
 mod error;
@@ -67,6 +69,8 @@ pub struct Lake {
     tokens: AtomicU64,
     /// An epoch and its version, by stream.
     versions: Mutex<HashMap<StreamId, (u64, u64)>>,
+    /// Set once the store was found to replace nothing that it must not.
+    create_only: OnceCell<()>,
 }
 
 impl fmt::Debug for Lake {
@@ -112,7 +116,7 @@ impl Lake {
         let (tokens, versions) = (AtomicU64::new(0), Mutex::default());
         #[allow(clippy::cast_possible_truncation, reason = "half of a seed is a seed")]
         let io = io::Io::new(store, url, seed as u64);
-        Arc::new(Self { io, url: url.to_owned(), clock, seed, tokens, versions })
+        Arc::new(Self { io, url: url.to_owned(), clock, seed, tokens, versions, create_only: OnceCell::new() })
     }
 
     /// The url that it was opened with.

@@ -11,6 +11,7 @@ use adapters::contract::config::{Secret, SecretSource};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt};
 use object_store::path::Path;
 use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
@@ -139,6 +140,27 @@ impl Renewing {
         }
     }
 
+    /// As [`Self::ask`], of what is answered in parts, where the first is refused.
+    fn ask_for_all<T: Send + 'static>(
+        &self,
+        request: impl Fn(&Arc<dyn ObjectStore>) -> BoxStream<'static, Result<T>> + Send + 'static,
+    ) -> BoxStream<'static, Result<T>> {
+        let renewing = self.clone();
+        let parts = async move {
+            let store = renewing.store().await;
+            // An empty one has ended with the first look.
+            let mut parts = request(&store).fuse();
+            let first = parts.next().await;
+            if first.as_ref().is_some_and(denied)
+                && let Some(store) = renewing.renewed(&store).await
+            {
+                return request(&store);
+            }
+            futures::stream::iter(first).chain(parts).boxed()
+        };
+        parts.flatten_stream().boxed()
+    }
+
     /// Asks, and once more with new credentials where there are any and the old ones were refused. A refused request
     /// was not carried out, so asking again does nothing twice.
     async fn ask<T, F: Future<Output = Result<T>>>(&self, request: impl Fn(Arc<dyn ObjectStore>) -> F) -> Result<T> {
@@ -180,15 +202,18 @@ impl ObjectStore for Renewing {
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        self.present().delete_stream(locations)
+        let renewing = self.clone();
+        async move { renewing.store().await.delete_stream(locations) }.flatten_stream().boxed()
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.present().list(prefix)
+        let prefix = prefix.cloned();
+        self.ask_for_all(move |store| store.list(prefix.as_ref()))
     }
 
     fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.present().list_with_offset(prefix, offset)
+        let (prefix, offset) = (prefix.cloned(), offset.clone());
+        self.ask_for_all(move |store| store.list_with_offset(prefix.as_ref(), &offset))
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
@@ -260,7 +285,10 @@ mod tests {
         }
 
         fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-            self.0.list(prefix)
+            match self.check() {
+                Ok(()) => self.0.list(prefix),
+                Err(error) => futures::stream::iter([Err(error)]).boxed(),
+            }
         }
 
         async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
@@ -293,6 +321,16 @@ mod tests {
         *file.0.lock().unwrap() = "new".to_owned();
         store.put(&path, "x".into()).await.unwrap();
         assert_eq!(store.get(&path).await.unwrap().bytes().await.unwrap(), "x");
+    }
+
+    /// A node that starts with a key that is over asks for nothing but listings.
+    #[tokio::test(start_paused = true)]
+    async fn test_renew_follows_the_reference_when_a_listing_is_refused() {
+        let file = Arc::new(File::default());
+        let store = renewing(&file, "new");
+        assert!(store.list(None).next().await.unwrap().is_err());
+        *file.0.lock().unwrap() = "new".to_owned();
+        assert!(store.list(None).next().await.is_none());
     }
 
     #[tokio::test(start_paused = true)]

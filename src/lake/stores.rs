@@ -65,6 +65,9 @@ pub(crate) fn open(
     Ok(Arc::new(PrefixStore::new(store, prefix)))
 }
 
+/// What Google's client calls the endpoint, which all others call so.
+const ENDPOINT_GS: &str = "google_base_url";
+
 /// Opens a builder with the options that are its own.
 macro_rules! built {
     ($builder:expr, $key:ty, $options:expr, $scheme:expr, $client:expr, $retry:expr) => {{
@@ -97,6 +100,11 @@ fn cloud(scheme: &str, bucket: &str, options: &Values) -> Result<Arc<dyn ObjectS
         }
         "gs" => {
             let builder = GoogleCloudStorageBuilder::from_env().with_bucket_name(bucket);
+            let others = others.map(|(key, value)| match key.as_str() {
+                // Paths are added with their slash.
+                "endpoint" => (ENDPOINT_GS, value.trim_end_matches('/')),
+                key => (key, value.as_str()),
+            });
             built!(builder, GoogleConfigKey, others, scheme, client, retry)
         }
         _ => {
@@ -143,7 +151,8 @@ mod tests {
         for key in checked("s3") {
             assert!(key.parse::<AmazonS3ConfigKey>().is_ok(), "{key}");
         }
-        for key in checked("gs") {
+        assert!(ENDPOINT_GS.parse::<GoogleConfigKey>().is_ok());
+        for key in checked("gs").filter(|key| **key != "endpoint") {
             assert!(key.parse::<GoogleConfigKey>().is_ok(), "{key}");
         }
         for key in checked("az") {
@@ -180,6 +189,8 @@ mod tests {
             "client_email": "a@example.org", "disable_oauth": true, "gcs_base_url": "http://127.0.0.1:9",
         })
         .to_string();
+        let elsewhere = [("service_account_key", account.as_str()), ("endpoint", "http://127.0.0.1:9/")];
+        assert!(open(&settings("gs://bucket/prefix", &elsewhere), 0).is_ok());
         let opened = open(&settings("gs://bucket/prefix", &[("service_account_key", &account)]), 0);
         assert!(opened.is_ok(), "{:?}", opened.err());
         let folder = tempfile::tempdir().unwrap();

@@ -28,7 +28,7 @@ const OPTIONS_S3: [&str; 8] = [
     "unsigned_payload",
     "allow_http",
 ];
-const OPTIONS_GS: [&str; 3] = ["service_account", "service_account_key", "allow_http"];
+const OPTIONS_GS: [&str; 4] = ["endpoint", "service_account", "service_account_key", "allow_http"];
 const OPTIONS_AZ: [&str; 9] = [
     "account_name",
     "access_key",
@@ -135,6 +135,12 @@ fn options(reader: &Reader<'_>, scheme: &str, folder: &Path) -> HashMap<String, 
     }
     if let Some(endpoint) = options.get("endpoint") {
         check_endpoint(&section, endpoint);
+        if options.get("use_emulator").is_some_and(|emulator| emulator.reveal() == "true") {
+            let what = "lake.options has both endpoint and use_emulator, which is an endpoint of its own";
+            let remedy =
+                "remove use_emulator; give account_name, access_key and an endpoint that ends with the account";
+            section.wrong("use_emulator", "NOT_APPLICABLE", what, "expected one of them", remedy);
+        }
     }
     options
 }

@@ -4,15 +4,25 @@ use std::fs;
 
 use super::{back, ends_sound, logged, nothing_failed};
 use crate::support::Synthetic;
-use crate::support::servers::{ACCESS_KEY, SECRET_KEY, versitygw};
+use crate::support::servers::{ACCESS_KEY, S3, SECRET_KEY, minio, versitygw};
 
 const STREAM: Synthetic = Synthetic { seed: 61, partitions: 1, total: 1_000_000, rate: 60 };
 const NEW_ACCESS: &str = "rotated-access";
 const NEW_SECRET: &str = "rotated-secret-canary";
 
 #[tokio::test]
-async fn test_credentials_in_files_are_followed_when_the_server_refuses_the_old_ones() {
-    let Some(mut server) = versitygw().await else { return };
+async fn test_credentials_in_files_are_followed_when_versitygw_refuses_the_old_ones() {
+    let Some(server) = versitygw().await else { return };
+    rotated(server).await;
+}
+
+#[tokio::test]
+async fn test_credentials_in_files_are_followed_when_minio_refuses_the_old_ones() {
+    let Some(server) = minio().await else { return };
+    rotated(server).await;
+}
+
+async fn rotated(mut server: S3) {
     let home = tempfile::tempdir().unwrap();
     let (access, secret) = (home.path().join("access"), home.path().join("secret"));
     let write = |key: &str, word: &str| {

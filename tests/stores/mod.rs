@@ -1,5 +1,6 @@
 //! The lake under faults of what it stands on: object stores, networks, disks, the power.
 
+mod clouds;
 mod credentials;
 mod disk;
 mod full;

@@ -133,6 +133,12 @@ async fn rewrite(store: &Arc<InMemory>, path: &Path, change: impl Fn(String) -> 
     store.put(path, PutPayload::from(changed)).await.unwrap();
 }
 
+/// The entry without its actions of one kind.
+fn without(entry: &str, kind: &str) -> String {
+    let start = format!(r#"{{"{kind}""#);
+    entry.lines().filter(|line| !line.starts_with(&start)).map(|line| format!("{line}\n")).collect()
+}
+
 #[tokio::test]
 async fn test_check_of_a_whole_lake_finds_nothing_and_counts() {
     let (_, lake) = filled(4).await;
@@ -148,7 +154,7 @@ async fn test_check_finds_each_planted_damage() {
     const LOG: &str = "tables/acme/berlin/_delta_log";
     type Damage = (&'static str, &'static str, Option<fn(String) -> String>, &'static [&'static str]);
     // Folder, part of the name, None = deleted or a change, and what must be among the findings.
-    let damages: [Damage; 15] = [
+    let damages: [Damage; 21] = [
         (RECORDS, "02-1.json", None, &["record_missing", "position_gap"]),
         (RECORDS, "02-1.json", Some(|_| "{}".to_owned()), &["record_unreadable"]),
         (RECORDS, "02-1.json", Some(|t| t.replace(r#""epoch":2"#, r#""epoch":3"#)), &["record_misplaced"]),
@@ -161,6 +167,17 @@ async fn test_check_finds_each_planted_damage() {
         ("tables/acme", "part-3-1", Some(|_| "junk".to_owned()), &["file_size", "file_unreadable"]),
         ("dead/acme/berlin", "part-3-1", None, &["file_missing"]),
         (LOG, "2.json", None, &["log_gap"]),
+        (LOG, "2.json", Some(|_| "junk".to_owned()), &["log_unreadable"]),
+        (LOG, "3.json", Some(|t| t.replace(r#""version":1}"#, r#""version":0}"#)), &["generation_fell"]),
+        (
+            LOG,
+            "3.json",
+            Some(|t| t.replace(r#"numRecords\":12"#, r#"numRecords\":13"#)),
+            &["file_rows", "record_differs"],
+        ),
+        (LOG, "3.json", Some(|t| t.repeat(2)), &["file_twice"]),
+        // The end of the log is gone; the dead table goes on.
+        (LOG, "4.json", None, &["dead_leads", "row_epoch"]),
         (LOG, "2.json", Some(|t| t.replace(r#""version":2"#, r#""version":9"#)), &["epoch_gap"]),
         (
             "dead/acme/berlin/_delta_log",
@@ -169,6 +186,7 @@ async fn test_check_finds_each_planted_damage() {
             &["dead_leads"],
         ),
         ("dead/acme/berlin/_delta_log", "3.json", None, &["dead_behind"]),
+        ("dead/acme/berlin/_delta_log", "2.json", Some(|t| without(&t, "txn")), &["dead_missing"]),
     ];
     for (folder, part, change, codes) in damages {
         let (store, lake) = filled(4).await;
@@ -184,6 +202,25 @@ async fn test_check_finds_each_planted_damage() {
             assert!(found.contains(code), "{path}: {code} is not among {found:?}");
         }
     }
+}
+
+#[tokio::test]
+async fn test_check_finds_records_that_differ_and_tables_that_are_gone() {
+    use futures::TryStreamExt;
+    let (store, _) = filled(3).await;
+    let other = layout::record("results2", &id(), 2, 1);
+    store.put(&Path::from(other.as_str()), "{}".into()).await.unwrap();
+    let log: Vec<_> = store.list(Some(&Path::from("tables"))).try_collect().await.unwrap();
+    let codes = || async {
+        let lake = lake_on(Arc::clone(&store) as Arc<dyn ObjectStore>, 3);
+        lake.check(None).await.unwrap().problems.into_iter().map(|p| p.code).collect::<BTreeSet<_>>()
+    };
+    assert_eq!(codes().await, ["record_ambiguous"].into());
+    store.delete(&Path::from(other)).await.unwrap();
+    for object in log {
+        store.delete(&object.location).await.unwrap();
+    }
+    assert!(codes().await.contains("table_missing"));
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Gets what tests need: Go programs, packages of the system, Python packages. Each once, whoever asks first.
+//! Gets what tests need: Go programs, packages of the system, Python and Node packages. Each once, whoever asks first.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -98,4 +98,25 @@ pub(crate) fn python(name: &str, packages: &[&str]) -> Result<PathBuf, String> {
     run(Command::new(&python).args(["-m", "pip", "install", "-q", "--disable-pip-version-check"]).args(packages))?;
     fs::write(ready, packages.join(" ")).map_err(|error| error.to_string())?;
     Ok(python)
+}
+
+/// The folder with the Node packages that `lock` pins for `package`, in which `name` is one.
+pub(crate) fn node_packages(name: &str, package: &str, lock: &str) -> Result<PathBuf, String> {
+    let folder = cache()?.join(name);
+    let _lock = self::lock(name)?;
+    let ready = folder.join("ready");
+    if fs::read_to_string(&ready).is_ok_and(|text| text == lock) {
+        return Ok(folder);
+    }
+    let _ = fs::remove_dir_all(&folder);
+    system("node", "nodejs")?;
+    system("npm", "npm")?;
+    fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
+    for (file, text) in [("package.json", package), ("package-lock.json", lock)] {
+        fs::write(folder.join(file), text).map_err(|error| error.to_string())?;
+    }
+    let install = ["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"];
+    run(Command::new("npm").args(install).current_dir(&folder))?;
+    fs::write(ready, lock).map_err(|error| error.to_string())?;
+    Ok(folder)
 }

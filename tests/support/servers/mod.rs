@@ -1,9 +1,12 @@
 //! Real servers: installed once into a cache folder of the home directory, started on a free port, stopped when dropped.
 
+pub(crate) mod clouds;
 pub(crate) mod install;
+pub(crate) mod mirror;
 pub(crate) mod s3;
 pub(crate) mod toxiproxy;
 
+pub(crate) use clouds::{azurite, gcs};
 pub(crate) use s3::{ACCESS_KEY, S3, SECRET_KEY, minio, versitygw};
 pub(crate) use toxiproxy::{Proxy, Toxic, toxiproxy};
 

@@ -3,14 +3,15 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex};
 
-use futures::TryStreamExt;
-use object_store::aws::{AmazonS3, AmazonS3Builder};
-use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
+use object_store::ObjectStore;
+use object_store::aws::AmazonS3Builder;
 use tempfile::TempDir;
 
 use super::had;
 use super::install::go_program;
+use super::mirror::Mirror;
 use crate::support::lab::{Lab, free_address};
 use crate::support::{PATIENCE, Synthetic, wait_for};
 
@@ -30,6 +31,9 @@ enum Brand {
     Minio,
 }
 
+/// Access key and secret key, which the reader of a lake follows, too.
+type Keys = Arc<Mutex<(String, String)>>;
+
 /// A running S3 server with one bucket.
 pub(crate) struct S3 {
     brand: Brand,
@@ -37,7 +41,7 @@ pub(crate) struct S3 {
     child: Child,
     address: String,
     data: PathBuf,
-    keys: (String, String),
+    keys: Keys,
     _own: Option<TempDir>,
 }
 
@@ -48,7 +52,7 @@ impl S3 {
             Brand::Minio => had("MinIO", go_program("minio", MINIO, "minio")),
         }?;
         fs::create_dir(data.join(BUCKET)).unwrap();
-        let keys = (ACCESS_KEY.to_owned(), SECRET_KEY.to_owned());
+        let keys: Keys = Arc::new(Mutex::new((ACCESS_KEY.to_owned(), SECRET_KEY.to_owned())));
         let address = free_address();
         let child = launch(brand, &binary, &address, &data, &keys);
         let server = Self { brand, binary, child, address, data, keys, _own: own };
@@ -80,7 +84,7 @@ impl S3 {
 
     /// From its next start on it knows these keys only.
     pub(crate) fn change_keys(&mut self, access: &str, secret: &str) {
-        self.keys = (access.to_owned(), secret.to_owned());
+        *self.keys.lock().unwrap() = (access.to_owned(), secret.to_owned());
     }
 
     async fn healthy(&self) {
@@ -115,7 +119,10 @@ impl S3 {
         let mut lab = Lab::on_store(config, &format!("s3://{BUCKET}/prefix"), &options);
         match self.brand {
             Brand::Versitygw => lab.read_at(self.data.join(BUCKET).join("prefix")),
-            Brand::Minio => lab.mirror(Mirror { endpoint: self.endpoint() }),
+            Brand::Minio => {
+                let (endpoint, keys) = (self.endpoint(), Arc::clone(&self.keys));
+                lab.mirror(Mirror::new(move || client(&endpoint, &keys)));
+            }
         }
         lab
     }
@@ -127,7 +134,8 @@ impl Drop for S3 {
     }
 }
 
-fn launch(brand: Brand, binary: &Path, address: &str, data: &Path, keys: &(String, String)) -> Child {
+fn launch(brand: Brand, binary: &Path, address: &str, data: &Path, keys: &Keys) -> Child {
+    let keys = keys.lock().unwrap().clone();
     let mut command = Command::new(binary);
     match brand {
         Brand::Versitygw => command
@@ -167,51 +175,14 @@ pub(crate) async fn minio_on(data: &Path) -> Option<S3> {
     S3::start(Brand::Minio, None, data.to_owned()).await
 }
 
-/// Copies a bucket, whose server does not keep objects as files, into a folder that the oracle can read.
-#[derive(Debug)]
-pub(crate) struct Mirror {
-    endpoint: String,
-}
-
-impl Mirror {
-    /// Brings `folder` up to what is there now. Keeps what was there already: objects do not change but for pointers,
-    /// whose size or time does.
-    pub(crate) fn refresh(&self, folder: &Path) {
-        let fetch = || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-            runtime.block_on(self.fetch(folder));
-        };
-        // The caller may be on a runtime, which none can be started on.
-        std::thread::scope(|scope| scope.spawn(fetch).join().unwrap());
-    }
-
-    async fn fetch(&self, folder: &Path) {
-        let store = AmazonS3Builder::new()
-            .with_endpoint(&self.endpoint)
-            .with_region("us-east-1")
-            .with_bucket_name(BUCKET)
-            .with_access_key_id(ACCESS_KEY)
-            .with_secret_access_key(SECRET_KEY)
-            .with_allow_http(true)
-            .build()
-            .unwrap();
-        // The log first: what its entries name was there before them.
-        let is_log = |meta: &&ObjectMeta| meta.location.as_ref().contains("_delta_log/");
-        let entries = listed(&store).await;
-        let rest = listed(&store).await;
-        for meta in rest.iter().filter(|meta| !is_log(meta)).chain(entries.iter().filter(is_log)) {
-            let path = folder.join(meta.location.as_ref().strip_prefix("prefix/").unwrap_or_default());
-            let same = fs::metadata(&path).is_ok_and(|there| there.len() == meta.size);
-            if same && !meta.location.as_ref().ends_with("_last_checkpoint") {
-                continue;
-            }
-            let bytes = store.get(&meta.location).await.unwrap().bytes().await.unwrap();
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, bytes).unwrap();
-        }
-    }
-}
-
-async fn listed(store: &AmazonS3) -> Vec<ObjectMeta> {
-    store.list(None).try_collect().await.unwrap()
+fn client(endpoint: &str, keys: &Keys) -> Arc<dyn ObjectStore> {
+    let (access, secret) = keys.lock().unwrap().clone();
+    let store = AmazonS3Builder::new()
+        .with_endpoint(endpoint)
+        .with_region("us-east-1")
+        .with_bucket_name(BUCKET)
+        .with_access_key_id(access)
+        .with_secret_access_key(secret)
+        .with_allow_http(true);
+    Arc::new(store.build().unwrap())
 }
