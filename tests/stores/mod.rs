@@ -3,6 +3,7 @@
 mod credentials;
 mod disk;
 mod full;
+mod names;
 mod outages;
 mod power;
 mod second_reader;
