@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use arrow::datatypes::{Schema, SchemaRef};
+use adapters::contract::columns::{KEY, key_of};
+use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use serde_json::{Value, json};
 
 use super::delta::{line, metadata, protocol, txn};
-use super::error::{LakeError, crash};
+use super::error::{LakeError, LakeErrorClass, crash};
 use super::evolution::evolution;
 use super::log::{Apps, CLAIM_KEY, Log, Step, TableState};
 use super::owner::Owner;
@@ -137,5 +138,18 @@ fn evolve(state: &TableState, columns: &SchemaRef, partition_by: &[String]) -> R
         );
         return Err(LakeError::config("partitioning_changed", message));
     }
-    evolution(state, &pipeline::table_columns(Some(columns)))
+    let holds = |field: &&FieldRef| field.metadata().get(KEY).is_some_and(|key| plain_column(state, columns, key));
+    let new = |field: &&FieldRef| state.schema.field_with_name(field.name()).is_err();
+    if let Some(field) = columns.fields().iter().filter(new).find(holds) {
+        let (name, key) = (field.name(), key_of(field));
+        let message = format!("column {name:?} is to hold the key {key:?}, which the table has in the column {key:?}");
+        return Err(LakeError::config("schema_conflict", message));
+    }
+    evolution(state, &pipeline::table_columns(Some(columns)), LakeErrorClass::Config)
+}
+
+/// Whether the table has a column of this key and name that is none of the declared or generated ones.
+fn plain_column(state: &TableState, declared: &SchemaRef, key: &str) -> bool {
+    let own = pipeline::adapter_columns(&state.schema);
+    own.field_with_name(key).is_ok_and(|field| key_of(field) == key) && declared.field_with_name(key).is_err()
 }

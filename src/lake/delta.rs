@@ -1,7 +1,9 @@
 //! Delta's own words: the schema as JSON, and the actions of a log entry.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use adapters::contract::columns::{KEY, with_key};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
 use serde_json::{Map, Value, json};
 
@@ -41,7 +43,8 @@ fn fields_to_delta<'a>(fields: impl Iterator<Item = &'a FieldRef>) -> Option<Vec
     fields
         .map(|field| {
             let data_type = type_to_delta(field.data_type())?;
-            Some(json!({"name": field.name(), "type": data_type, "nullable": true, "metadata": {}}))
+            let key: BTreeMap<_, _> = field.metadata().get_key_value(KEY).into_iter().collect();
+            Some(json!({"name": field.name(), "type": data_type, "nullable": true, "metadata": key}))
         })
         .collect()
 }
@@ -89,7 +92,12 @@ fn type_from_delta(value: &Value) -> Option<DataType> {
 
 fn fields_from_delta(value: &Value) -> Option<Vec<Field>> {
     let fields = value.get("fields")?.as_array()?.iter();
-    fields.map(|f| Some(Field::new(f.get("name")?.as_str()?, type_from_delta(f.get("type")?)?, true))).collect()
+    let field = |f: &Value| {
+        let name = f.get("name")?.as_str()?;
+        let key = f.get("metadata").and_then(|all| all.get(KEY)).and_then(Value::as_str).unwrap_or(name);
+        Some(with_key(Field::new(name, type_from_delta(f.get("type")?)?, true), key))
+    };
+    fields.map(field).collect()
 }
 
 /// The columns of a schema string.
@@ -215,12 +223,13 @@ mod tests {
 
     #[test]
     fn test_schemas_survive_the_way_to_delta_and_back() {
-        let nested = DataType::Struct(vec![Field::new("x", DataType::Float64, true)].into());
+        let nested = vec![with_key(Field::new("x_y", DataType::Float64, true), "x \"y\"\n")];
+        let nested = DataType::Struct(nested.into());
         let own = Schema::new(vec![
             Field::new("a", DataType::List(Arc::new(Field::new("item", nested.clone(), true))), true),
             Field::new("d", DataType::Decimal128(12, 3), true),
             Field::new("m", normalise(raw_columns().field(3).data_type()).unwrap(), true),
-            Field::new("b", DataType::Int8, true),
+            with_key(Field::new("_", DataType::Int8, true), ""),
         ]);
         for schema in [table_columns(Some(&Arc::new(own))), dead_columns()] {
             let made = metadata("id", &schema, &[], 0).unwrap();

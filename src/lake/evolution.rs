@@ -4,9 +4,9 @@ use arrow::datatypes::{DataType, Field, FieldRef, Fields, SchemaRef};
 use serde_json::{Value, json};
 
 use super::delta::{columns_to_delta, line, type_to_delta};
-use super::error::LakeError;
+use super::error::{LakeError, LakeErrorClass};
 use super::log::TableState;
-use crate::pipeline;
+use crate::pipeline::{self, Misfit};
 
 /// The table feature that a column needs whose type becomes wider: files of before hold the narrower one.
 const TYPE_WIDENING: &str = "typeWidening";
@@ -24,16 +24,28 @@ const LEGACY_WRITER_FEATURES: [(u64, &str); 6] = [
 /// The lines of an entry that take `wanted` into the table, the runtime's columns included; empty where it lacks nothing.
 ///
 /// # Errors
-/// `config` where a column has a type that cannot become the wanted one without loss, or differs from one of the
-/// table in case only.
-pub(crate) fn evolution(state: &TableState, wanted: &SchemaRef) -> Result<String, LakeError> {
+/// `config` where a column has a type that cannot become the wanted one without loss; `name_clash` where one has the name,
+/// but for its case, or the key of another.
+pub(crate) fn evolution(
+    state: &TableState,
+    wanted: &SchemaRef,
+    name_clash: LakeErrorClass,
+) -> Result<String, LakeError> {
     let (columns, unfit) = pipeline::merge_columns(Some(&state.schema), wanted);
-    if let Some((name, code)) = unfit.first() {
-        let how = match *code {
-            "type_mismatch" => "has a type in the table that cannot become the wanted one without loss",
-            _ => "differs from one of the table in case only, or cannot be stored by that name",
+    if let Some((name, why)) = unfit.first() {
+        let (class, how) = match why {
+            Misfit::TypeMismatch => {
+                (LakeErrorClass::Config, "has a type in the table that cannot become the wanted one without loss")
+            }
+            Misfit::UnsupportedType => (LakeErrorClass::Config, "has a type that no table holds"),
+            Misfit::Name => {
+                (name_clash, "differs from one of the table in case only, or cannot be stored by that name")
+            }
+            Misfit::Key => {
+                (name_clash, "stands for another key than in the table, which keeps the keys of its columns")
+            }
         };
-        return Err(LakeError::config("schema_conflict", format!("column {name:?} {how}")));
+        return Err(LakeError::new(class, "schema_conflict", format!("column {name:?} {how}")));
     }
     if columns == state.schema {
         return Ok(String::new());
@@ -154,6 +166,7 @@ fn with_type_widening(protocol: &Value) -> Option<Value> {
 mod tests {
     use std::sync::Arc;
 
+    use adapters::contract::columns::with_key;
     use arrow::datatypes::Schema;
 
     use super::super::delta::{metadata, protocol, schema_from_delta};
@@ -170,13 +183,17 @@ mod tests {
         TableState::new(0, protocol(), made).unwrap()
     }
 
+    fn evolve(state: &TableState, wanted: &SchemaRef) -> Result<String, LakeError> {
+        evolution(state, wanted, LakeErrorClass::Config)
+    }
+
     fn actions(lines: &str) -> Vec<Value> {
         lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
     #[test]
     fn test_new_columns_leave_foreign_words_in_the_schema_and_ask_nothing_of_readers() {
-        let lines = evolution(&state(&[("a", DataType::Int64)]), &schema(&[("n", DataType::Utf8)])).unwrap();
+        let lines = evolve(&state(&[("a", DataType::Int64)]), &schema(&[("n", DataType::Utf8)])).unwrap();
         let actions = actions(&lines);
         assert_eq!(actions.len(), 1);
         let text = actions[0]["metaData"]["schemaString"].as_str().unwrap();
@@ -186,9 +203,33 @@ mod tests {
     #[test]
     fn test_nothing_new_writes_nothing_and_what_cannot_be_is_refused() {
         let table = state(&[("a", DataType::Int64), ("b", DataType::Float64)]);
-        assert_eq!(evolution(&table, &schema(&[("b", DataType::Float32), ("a", DataType::Int16)])).unwrap(), "");
+        assert_eq!(evolve(&table, &schema(&[("b", DataType::Float32), ("a", DataType::Int16)])).unwrap(), "");
         for (name, data_type) in [("a", DataType::Utf8), ("A", DataType::Int64), ("b", DataType::Int64)] {
-            assert_eq!(evolution(&table, &schema(&[(name, data_type)])).unwrap_err().code, "schema_conflict");
+            assert_eq!(evolve(&table, &schema(&[(name, data_type)])).unwrap_err().code, "schema_conflict");
+        }
+    }
+
+    #[test]
+    fn test_keys_are_kept_in_the_schema_at_each_level() {
+        let column = |name: &str, key: &str| with_key(Field::new(name, DataType::Int64, true), key);
+        let wanted = |inner: Vec<Field>| -> SchemaRef {
+            let inner = with_key(Field::new("s_s", DataType::Struct(inner.into()), true), "s s");
+            Arc::new(Schema::new(vec![column("a", "a"), inner]))
+        };
+        let lines = evolve(&state(&[("a", DataType::Int64)]), &wanted(vec![column("x_y", "x y")])).unwrap();
+        let made = actions(&lines)[0]["metaData"].clone();
+        let table = TableState::new(0, protocol(), made).unwrap();
+        let lines = evolve(&table, &wanted(vec![column("x_y", "x y"), column("x_y_2", "x_y")])).unwrap();
+        let text = actions(&lines)[0]["metaData"]["schemaString"].as_str().unwrap().to_owned();
+        for key in [r#""lakefeed.key":"s s""#, r#""lakefeed.key":"x y""#, r#""lakefeed.key":"x_y""#] {
+            assert!(text.contains(key), "{key} in {text}");
+        }
+        let again = schema_from_delta(&text).unwrap();
+        assert_eq!(again, wanted(vec![column("x_y", "x y"), column("x_y_2", "x_y")]));
+        // A column never changes its key, and a key its column.
+        for column in [column("s_s", "s s s"), column("s", "s s")] {
+            let error = evolution(&table, &Arc::new(Schema::new(vec![column])), LakeErrorClass::Data).unwrap_err();
+            assert_eq!((error.class, error.code), (LakeErrorClass::Data, "schema_conflict"));
         }
     }
 
@@ -198,7 +239,7 @@ mod tests {
         let inner = |of: DataType| DataType::Struct(vec![Field::new("x", of, true)].into());
         let before = [("n", DataType::Int32), ("l", list(DataType::Float32)), ("s", inner(DataType::Int16))];
         let after = [("n", DataType::Int64), ("l", list(DataType::Float64)), ("s", inner(DataType::Float64))];
-        let lines = evolution(&state(&before), &schema(&after)).unwrap();
+        let lines = evolve(&state(&before), &schema(&after)).unwrap();
         let actions = actions(&lines);
         let protocol = &actions[0]["protocol"];
         assert_eq!(protocol["readerFeatures"], json!(["typeWidening"]));

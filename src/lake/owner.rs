@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::claim::info;
 use super::delta::{add, add_recorded, line, metadata, protocol, txn};
-use super::error::{LakeError, crash};
+use super::error::{LakeError, LakeErrorClass, crash};
 use super::evolution::evolution;
 use super::io::Put;
 use super::log::{Apps, Log, RECORD_KEY, Step, TableState};
@@ -279,7 +279,9 @@ fn evolve(state: &TableState, sealed: &Sealed) -> Result<String, LakeError> {
         return Err(LakeError::config("partitioning_changed", message));
     }
     match &sealed.schema {
-        Some(columns) => evolution(state, &pipeline::table_columns(Some(columns))),
+        // Somebody else's column came between the choice of a name and its commit. A new owner, who knows the column,
+        // chooses another.
+        Some(columns) => evolution(state, &pipeline::table_columns(Some(columns)), LakeErrorClass::Data),
         None => Ok(String::new()),
     }
 }

@@ -150,7 +150,7 @@ impl Lake {
                 let log = Log::open(&self.io, table.clone(), table_apps(id)).await?;
                 let schema =
                     log.state.map(|state| state.schema).unwrap_or_else(|| crate::pipeline::table_columns(None));
-                let values = rows::path_values(&file.path, &schema);
+                let values = rows::partition_values(file, &schema);
                 for row in read.iter_mut().filter_map(Value::as_object_mut) {
                     row.extend(values.clone());
                 }

@@ -30,6 +30,10 @@ pub struct FileEntry {
     pub bytes: u64,
     /// Rows.
     pub rows: u64,
+    /// Values of the partition columns, which the file itself lacks and of which its path may hold no more than the
+    /// beginning; none where the table has no such columns, and in records of before.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub partition_values: BTreeMap<String, Option<String>>,
 }
 
 /// An epoch record, as it stands in the lake.
@@ -77,6 +81,7 @@ impl EpochRecord {
                 path: file.path.clone(),
                 bytes: file.bytes.len() as u64,
                 rows: file.rows as u64,
+                partition_values: file.partition_values.clone(),
             };
             files.iter().map(entry).collect::<Vec<_>>()
         };

@@ -10,6 +10,8 @@ use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::{Map, Value};
 
 use super::error::LakeError;
+use super::record::FileEntry;
+use crate::pipeline::HIVE_NULL;
 
 /// All record batches of an object.
 pub(crate) fn batches(path: &str, object: Bytes, offset: usize, limit: usize) -> Result<Vec<RecordBatch>, LakeError> {
@@ -61,24 +63,36 @@ fn put_binary(value: &mut Map<String, Value>, batch: &RecordBatch, index: usize,
     };
 }
 
-/// The values that stand in a file's path instead of in the file, typed by the table's columns.
-pub(crate) fn path_values(path: &str, schema: &SchemaRef) -> Map<String, Value> {
-    let mut values = Map::new();
-    for part in path.split('/') {
-        let Some((name, text)) = part.split_once('=') else { continue };
-        let (name, text) = (unescape(name), unescape(text));
-        let data_type = schema.field_with_name(&name).map(|f| f.data_type().clone()).unwrap_or(DataType::Utf8);
-        let value = match data_type {
-            _ if text == "__HIVE_DEFAULT_PARTITION__" => Value::Null,
-            DataType::Boolean => (text == "true").into(),
-            DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::Int64 => {
-                text.parse::<i64>().map_or(Value::Null, Value::from)
-            }
-            _ => text.into(),
-        };
-        values.insert(name, value);
+/// The values of the partition columns, which stand beside a file instead of in it, typed by the table's columns.
+pub(crate) fn partition_values(file: &FileEntry, schema: &SchemaRef) -> Map<String, Value> {
+    if file.partition_values.is_empty() {
+        return path_values(&file.path, schema);
     }
-    values
+    let values = file.partition_values.iter();
+    values.map(|(name, value)| (name.clone(), typed(schema, name, value.as_deref()))).collect()
+}
+
+/// The same from the path alone, of which older records say no more.
+fn path_values(path: &str, schema: &SchemaRef) -> Map<String, Value> {
+    let parts = path.split('/').filter_map(|part| part.split_once('='));
+    parts
+        .map(|(name, text)| (unescape(name), unescape(text)))
+        .map(|(name, text)| {
+            let value = typed(schema, &name, Some(text.as_str()).filter(|text| *text != HIVE_NULL));
+            (name, value)
+        })
+        .collect()
+}
+
+fn typed(schema: &SchemaRef, name: &str, text: Option<&str>) -> Value {
+    let Some(text) = text else { return Value::Null };
+    match schema.field_with_name(name).map(|field| field.data_type()) {
+        Ok(DataType::Boolean) => (text == "true").into(),
+        Ok(DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::Int64) => {
+            text.parse::<i64>().map_or(Value::Null, Value::from)
+        }
+        _ => text.into(),
+    }
 }
 
 /// A path, or a part of one, out of the URI form that Delta gives it.

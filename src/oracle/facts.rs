@@ -11,7 +11,7 @@ use super::scan::{Chunk, rows};
 use super::{OracleError, Place};
 
 /// Columns that the runtime adds.
-const OWN: &str = "_lf_";
+const OWN: [&str; 5] = ["_lf_epoch", "_lf_partition", "_lf_position", "_lf_raw", "_lf_received_at"];
 
 /// A row of the table.
 #[derive(Debug, Clone, PartialEq)]
@@ -140,7 +140,7 @@ pub(crate) fn columns_of(chunk: &Chunk<'_>) -> Result<Vec<Map<String, Value>>, O
     const PATH: &str = "a table's file";
     let whole = chunk.whole()?;
     let kept: Vec<usize> =
-        (0..whole.num_columns()).filter(|i| !whole.schema().field(*i).name().starts_with(OWN)).collect();
+        (0..whole.num_columns()).filter(|i| !OWN.contains(&whole.schema().field(*i).name().as_str())).collect();
     let arrow = |source| OracleError::Arrow { path: PATH.to_owned(), source };
     let mut writer = arrow::json::LineDelimitedWriter::new(Vec::new());
     writer.write(&whole.project(&kept).map_err(arrow)?).map_err(arrow)?;

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use adapters::contract::columns::{caseless, is_column_name, key_of, with_key};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
 
 /// Number of the epoch, long.
@@ -18,9 +19,6 @@ pub const LF_RECEIVED_AT: &str = "_lf_received_at";
 
 /// The columns that the runtime adds, in their order.
 pub const LF_COLUMNS: [&str; 5] = [LF_EPOCH, LF_PARTITION, LF_POSITION, LF_RAW, LF_RECEIVED_AT];
-
-/// Characters that Delta cannot carry in a column's name without column mapping.
-const FORBIDDEN_IN_NAMES: &[char] = &[' ', ',', ';', '{', '}', '(', ')', '\n', '\t', '='];
 
 /// Timestamps of the lake: µs, UTC.
 #[must_use]
@@ -53,17 +51,11 @@ pub fn adapter_columns(table: &SchemaRef) -> SchemaRef {
     Arc::new(Schema::new(own.cloned().collect::<Vec<_>>()))
 }
 
-/// Whether Delta can carry a column of this name, its nested fields included.
-#[must_use]
-pub fn is_column_name(name: &str) -> bool {
-    !name.is_empty() && !name.contains(FORBIDDEN_IN_NAMES)
-}
-
-/// The type as the lake stores it: everything nullable, timestamps in µs UTC, lists of `item`. `None` for a type or a
+/// The type as the lake stores it: everything nullable, timestamps in µs UTC, lists of `item`; fields keep their keys. `None` for a type or a
 /// nested name that a Delta table cannot hold.
 #[must_use]
 pub fn normalise(data_type: &DataType) -> Option<DataType> {
-    let inner = |field: &FieldRef, name: &str| Some(Arc::new(Field::new(name, normalise(field.data_type())?, true)));
+    let inner = |field: &FieldRef, name: &str| Some(Field::new(name, normalise(field.data_type())?, true));
     Some(match data_type {
         DataType::Boolean
         | DataType::Int8
@@ -83,13 +75,14 @@ pub fn normalise(data_type: &DataType) -> Option<DataType> {
         DataType::Timestamp(_, Some(_)) => timestamp(),
         DataType::Decimal128(p, s) if *p <= 38 && *s >= 0 => data_type.clone(),
         DataType::List(item) | DataType::LargeList(item) | DataType::FixedSizeList(item, _) => {
-            DataType::List(inner(item, "item")?)
+            DataType::List(Arc::new(inner(item, "item")?))
         }
         DataType::Struct(fields) => {
             let mut seen = BTreeSet::new();
             let fields = fields.iter().map(|field| {
-                let fresh = seen.insert(field.name().to_lowercase());
-                (fresh && is_column_name(field.name())).then(|| inner(field, field.name())).flatten()
+                let fresh = seen.insert(caseless(field.name()));
+                let named = (fresh && is_column_name(field.name())).then(|| inner(field, field.name())).flatten();
+                named.map(|named| with_key(named, key_of(field)))
             });
             let fields = fields.collect::<Option<Vec<_>>>()?;
             // A struct without fields has no place in Parquet.

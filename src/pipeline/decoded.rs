@@ -10,8 +10,9 @@ use arrow::json::LineDelimitedWriter;
 use bytes::Bytes;
 
 use super::dead::Letter;
-use super::evolve::{align, merge_columns};
-use super::generate::{generate, without_generated};
+use super::evolve::{Misfit, Unfit, align, merge_columns};
+use super::generate::generate;
+use super::naming::{keys_known, named, rename};
 use crate::settings::Generated;
 
 /// What is known of the table before.
@@ -57,7 +58,7 @@ pub(crate) fn decode(decoder: &dyn Decode, known: Known<'_>, payloads: &[Payload
         }
         let length = payloads[start..].iter().take_while(|p| p.dead.is_none()).count();
         let run = &payloads[start..start + length];
-        let schema = without_generated(decoded.schema.as_ref(), known.generated);
+        let schema = keys_known(decoded.schema.as_ref(), known.generated);
         let rows = decoder.decode(run, schema.as_ref());
         decoded.take(rows, run, base, known.generated, partitions);
         start += length;
@@ -79,23 +80,26 @@ impl Decoded {
         }
         let mut payload: Vec<u32> = rows.payload.iter().map(|p| base + p).collect();
         let mut times = rows.event_time_us;
-        let (schema, unfit) = merge_columns(self.schema.as_ref(), &rows.batch.schema());
-        let mut batch = rows.batch;
+        let named = named(self.schema.as_ref(), generated, &rows.batch.schema());
+        let (schema, unfit) = merge_columns(self.schema.as_ref(), &named);
+        let mut records = rows.batch;
         if !unfit.is_empty() {
-            let keep = self.refuse_unfit(&batch, &unfit, &payload);
+            let keep = self.refuse_unfit(&records, &named, &unfit, &payload);
             payload = retain(payload, &keep);
             times = retain(times, &keep);
-            batch = filter_record_batch(&batch, &keep).unwrap_or_else(|_| batch.slice(0, 0));
+            records = filter_record_batch(&records, &keep).unwrap_or_else(|_| records.slice(0, 0));
         }
-        if !generated.is_empty() {
+        let columns = || {
+            let batch = rename(&records, &named)?;
             let indexes: Vec<u32> = payload.iter().map(|p| p - base).collect();
-            batch = generate(&batch, generated, &times, &indexes, run).unwrap_or(batch);
-        }
-        let Ok(batch) = align(&batch, &schema) else {
+            let batch = if generated.is_empty() { batch } else { generate(&batch, generated, &times, &indexes, run)? };
+            align(&batch, &schema)
+        };
+        let Ok(batch) = columns() else {
             // The types agree in kind, so only a value out of range comes here (text above 2 GiB); none may be dropped.
             for (row, payload) in payload.into_iter().enumerate() {
                 let message = "a value does not fit the table's column".to_owned();
-                let bytes = row_as_json(&batch, row);
+                let bytes = row_as_json(&records, row);
                 self.letters.push(Letter { payload, code: "type_mismatch", message, bytes });
             }
             return;
@@ -110,19 +114,27 @@ impl Decoded {
         }
     }
 
-    /// Rows with a value in an unfit column become dead letters; gives which rows stay.
-    fn refuse_unfit(&mut self, batch: &RecordBatch, unfit: &[(String, &'static str)], payload: &[u32]) -> BooleanArray {
-        let mut keep = vec![true; batch.num_rows()];
-        for (name, code) in unfit {
-            let Some(column) = batch.column_by_name(name) else { continue };
+    /// Rows with a value in an unfit column become dead letters; gives which rows stay. `named` has the columns of
+    /// `records` by the names that they have in `unfit`.
+    fn refuse_unfit(
+        &mut self,
+        records: &RecordBatch,
+        named: &SchemaRef,
+        unfit: &Unfit,
+        payload: &[u32],
+    ) -> BooleanArray {
+        let mut keep = vec![true; records.num_rows()];
+        for (name, why) in unfit {
+            let Ok(index) = named.index_of(name) else { continue };
+            let (key, column) = (records.schema().field(index).name().clone(), records.column(index));
             for (row, kept) in keep.iter_mut().enumerate() {
                 if *kept && column.is_valid(row) {
                     *kept = false;
-                    let message = match *code {
-                        "type_mismatch" => format!("field {name:?} has another type than the table's column"),
-                        _ => format!("field {name:?} cannot be a column of the table"),
+                    let (code, says) = match why {
+                        Misfit::TypeMismatch => ("type_mismatch", "has another type than the table's column"),
+                        _ => ("unsupported_type", "has a type that no table holds"),
                     };
-                    let bytes = row_as_json(batch, row);
+                    let (message, bytes) = (format!("field {key:?} {says}"), row_as_json(records, row));
                     self.letters.push(Letter { payload: payload[row], code, message, bytes });
                 }
             }

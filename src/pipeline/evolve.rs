@@ -1,42 +1,62 @@
 //! How a table's columns grow: new ones behind the old, new fields within structs, and types that widen without loss.
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::sync::Arc;
 
+use adapters::contract::columns::{KEY, caseless, is_column_name, key_of, with_key};
 use arrow::array::new_null_array;
 use arrow::array::{Array, ArrayRef, AsArray, ListArray, MapArray, RecordBatch, RecordBatchOptions, StructArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema, SchemaRef};
 use arrow::error::ArrowError;
 
-use super::columns::{LF_COLUMNS, is_column_name, normalise};
+use super::columns::{LF_COLUMNS, normalise};
 
-/// Columns that could not be taken over, with the code that their records get as dead letters.
-pub(crate) type Unfit = Vec<(String, &'static str)>;
+/// Why a column could not be taken over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Misfit {
+    /// Its type is one that no table holds.
+    UnsupportedType,
+    /// [`join`] cannot bring its type together with the known one.
+    TypeMismatch,
+    /// Delta cannot carry its name, or another column has it, if in another case.
+    Name,
+    /// The column of this name holds another key, or another column says that it holds this one.
+    Key,
+}
 
-/// `known` with what `found` brings, and the names that do not fit: forbidden characters, names that differ from another
-/// column in case only, reserved names, or a type that [`join`] cannot bring together with the known one.
+/// Columns that could not be taken over, by name.
+pub(crate) type Unfit = Vec<(String, Misfit)>;
+
+/// `known` with what `found` brings, column by column of the same name, and what of it does not fit.
 #[must_use]
-pub fn merge_columns(known: Option<&SchemaRef>, found: &SchemaRef) -> (SchemaRef, Vec<(String, &'static str)>) {
+pub fn merge_columns(known: Option<&SchemaRef>, found: &SchemaRef) -> (SchemaRef, Vec<(String, Misfit)>) {
     let mut fields: Vec<FieldRef> = known.map(|s| s.fields().iter().cloned().collect()).unwrap_or_default();
-    let mut names: BTreeSet<String> = fields.iter().map(|f| f.name().to_lowercase()).collect();
+    let mut names: HashSet<String> = fields.iter().map(|f| caseless(f.name())).collect();
+    let said = |field: &FieldRef| field.metadata().get(KEY).cloned();
+    let mut keys: HashSet<String> = fields.iter().filter_map(said).collect();
     let mut unfit = Unfit::new();
     for field in found.fields() {
         let name = field.name();
         let fitting = normalise(field.data_type());
+        let mut misfit = |why| unfit.push((name.clone(), why));
         if let Some(mine) = fields.iter_mut().find(|f| f.name() == name) {
             match fitting.and_then(|fitting| join(mine.data_type(), &fitting)) {
-                None => unfit.push((name.clone(), "type_mismatch")),
+                _ if key_of(mine) != key_of(field) => misfit(Misfit::Key),
+                None => misfit(Misfit::TypeMismatch),
                 Some(joined) if joined == *mine.data_type() => {}
                 Some(joined) => *mine = Arc::new(mine.as_ref().clone().with_data_type(joined)),
             }
-        } else if !is_column_name(name) || LF_COLUMNS.contains(&name.as_str()) || names.contains(&name.to_lowercase()) {
-            unfit.push((name.clone(), "invalid_column_name"));
+        } else if !is_column_name(name) || LF_COLUMNS.contains(&name.as_str()) || names.contains(&caseless(name)) {
+            misfit(Misfit::Name);
+        } else if said(field).is_some_and(|key| keys.contains(&key)) {
+            misfit(Misfit::Key);
         } else if let Some(fitting) = fitting {
-            names.insert(name.to_lowercase());
-            fields.push(Arc::new(Field::new(name, fitting, true)));
+            names.insert(caseless(name));
+            keys.extend(said(field));
+            fields.push(Arc::new(with_key(Field::new(name, fitting, true), key_of(field))));
         } else {
-            unfit.push((name.clone(), "invalid_column_name"));
+            misfit(Misfit::UnsupportedType);
         }
     }
     (Arc::new(Schema::new(fields)), unfit)
@@ -103,8 +123,8 @@ fn join_fields(known: &Fields, found: &Fields) -> Option<Fields> {
     let mut fields: Vec<FieldRef> = known.iter().cloned().collect();
     for field in found {
         if let Some(mine) = fields.iter_mut().find(|mine| mine.name() == field.name()) {
-            *mine = join_field(mine, field)?;
-        } else if fields.iter().any(|mine| mine.name().eq_ignore_ascii_case(field.name())) {
+            *mine = join_field(mine, field).filter(|_| key_of(mine) == key_of(field))?;
+        } else if fields.iter().any(|mine| caseless(mine.name()) == caseless(field.name())) {
             return None;
         } else {
             fields.push(Arc::clone(field));
@@ -208,32 +228,37 @@ mod tests {
     }
 
     #[test]
-    fn test_merge_names_what_delta_cannot_carry() {
+    fn test_merge_names_what_a_table_cannot_take_over() {
+        let column = |name: &str, key: &str| with_key(Field::new(name, DataType::Int64, true), key);
         let nested = DataType::Struct(vec![Field::new("x y", DataType::Int64, true)].into());
-        let found = schema(&[
-            ("a b", DataType::Int64),
-            ("A", DataType::Int64),
-            ("a", DataType::Int64),
-            ("_lf_epoch", DataType::Int64),
-            ("n", nested),
-            ("d", DataType::Duration(TimeUnit::Second)),
-            ("k", DataType::Utf8),
-        ]);
-        let known = schema(&[("k", DataType::Int64)]);
+        let found = Arc::new(Schema::new(vec![
+            column("a b", "a b"),
+            column("A", "A"),
+            column("a", "a"),
+            column("_lf_epoch", "_lf_epoch"),
+            Field::new("n", nested, true),
+            Field::new("d", DataType::Duration(TimeUnit::Second), true),
+            Field::new("k", DataType::Utf8, true),
+            column("w", "w"),
+            column("wind", "W (m/s)"),
+        ]));
+        let known = Arc::new(Schema::new(vec![column("k", "k"), column("w", "W (m/s)")]));
         let (merged, unfit) = merge_columns(Some(&known), &found);
-        let names: Vec<_> = unfit.iter().map(|(n, c)| format!("{n}:{c}")).collect();
+        let unfit: Vec<_> = unfit.iter().map(|(name, why)| (name.as_str(), *why)).collect();
         assert_eq!(
-            names,
+            unfit,
             [
-                "a b:invalid_column_name",
-                "a:invalid_column_name",
-                "_lf_epoch:invalid_column_name",
-                "n:invalid_column_name",
-                "d:invalid_column_name",
-                "k:type_mismatch"
+                ("a b", Misfit::Name),
+                ("a", Misfit::Name),
+                ("_lf_epoch", Misfit::Name),
+                ("n", Misfit::UnsupportedType),
+                ("d", Misfit::UnsupportedType),
+                ("k", Misfit::TypeMismatch),
+                ("w", Misfit::Key),
+                ("wind", Misfit::Key),
             ]
         );
-        assert_eq!(merged.fields().len(), 2);
+        assert_eq!(merged.fields().len(), 3);
     }
 
     #[test]

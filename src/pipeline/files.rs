@@ -25,13 +25,14 @@ impl Namer {
     /// One owner seals an epoch once, so the name has to tell apart accidents and not forgeries: a checksum of all bytes
     /// and a hash of the footer, which holds sizes, offsets and bounds of every column, do that at a tenth of the cost of
     /// a hash of all bytes.
-    fn name(self, folder: &str, bytes: &[u8]) -> String {
+    fn name(self, folder: &str, key: &Key, bytes: &[u8]) -> String {
         let footer =
             bytes.last_chunk::<8>().map_or(0, |end| u32::from_le_bytes([end[0], end[1], end[2], end[3]]) as usize);
         let footer = &bytes[bytes.len().saturating_sub(footer + 8)..];
-        // The folder is hashed too: files of two partition values may have the same content.
+        // The partition's values are hashed too: two of them may have files of the same content, even in one folder,
+        // where one is the text that stands for the other.
         let hash = Sha256::new()
-            .chain_update(folder)
+            .chain_update(format!("{key:?}"))
             .chain_update(crc32fast::hash(bytes).to_le_bytes())
             .chain_update((bytes.len() as u64).to_le_bytes())
             .chain_update(footer)
@@ -105,7 +106,7 @@ impl Files {
             let (bytes, metadata) = encoder.finish()?;
             let folder = partition_name(&self.partition_by, &key);
             self.done.push(DataFile {
-                path: self.namer.name(&folder, &bytes),
+                path: self.namer.name(&folder, &key, &bytes),
                 stats: delta_stats(&schema, &metadata),
                 bytes,
                 rows,
@@ -119,5 +120,36 @@ impl Files {
     pub(crate) fn finish(mut self) -> Result<Vec<DataFile>, ArrowError> {
         self.close()?;
         Ok(self.done)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, Int64Array, StringArray};
+
+    use super::super::split::HIVE_NULL;
+    use super::*;
+
+    /// Rows that differ in nothing but the partition's value are not one file, even where two values share a folder.
+    #[test]
+    fn test_each_partition_value_has_a_file_of_its_own() {
+        let long = "x".repeat(1000);
+        let cut = partition_name(&["k".to_owned()], &[Some(long.clone())]);
+        let cut = cut.strip_prefix("k=").unwrap().to_owned();
+        let values = [None, Some(HIVE_NULL), Some(long.as_str()), Some(cut.as_str()), Some("a"), Some("")];
+        let keys: ArrayRef = Arc::new(StringArray::from(values.to_vec()));
+        let same: ArrayRef = Arc::new(Int64Array::from(vec![7; values.len()]));
+        let mut files = Files::new(Namer { epoch: 1, generation: 1 }, &["k".to_owned()]);
+        files
+            .write(&RecordBatch::try_from_iter_with_nullable([("k", keys, true), ("n", same, true)]).unwrap())
+            .unwrap();
+        let files = files.finish().unwrap();
+        // The empty text is null to readers of Delta, and one file with it.
+        assert_eq!(files.iter().map(|file| file.rows).collect::<BTreeSet<_>>(), [1, 2].into());
+        assert_eq!(files.iter().map(|file| &file.path).collect::<BTreeSet<_>>().len(), 5);
+        assert!(files.iter().all(|file| file.path.len() < 200));
     }
 }

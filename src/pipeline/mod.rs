@@ -13,6 +13,7 @@ mod encode;
 mod evolve;
 mod files;
 mod generate;
+mod naming;
 mod objects;
 mod raw;
 mod seal;
@@ -23,13 +24,12 @@ mod tests;
 
 pub use builder::{BuilderSpec, EpochBuilder, Refused};
 pub use columns::{
-    LF_COLUMNS, LF_EPOCH, LF_PARTITION, LF_POSITION, LF_RAW, LF_RECEIVED_AT, adapter_columns, is_column_name,
-    normalise, table_columns,
+    LF_COLUMNS, LF_EPOCH, LF_PARTITION, LF_POSITION, LF_RAW, LF_RECEIVED_AT, adapter_columns, normalise, table_columns,
 };
 pub use dead::dead_columns;
 pub(crate) use encode::{Encoder, properties_for};
-pub use evolve::{join, merge_columns};
+pub use evolve::{Misfit, join, merge_columns};
 pub use raw::{raw_columns, raw_path};
 pub use seal::{DataFile, Moved, RawSegment, Sealed};
-pub(crate) use split::can_partition;
 pub use split::partition_name;
+pub(crate) use split::{HIVE_NULL, can_partition};

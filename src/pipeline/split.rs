@@ -9,7 +9,7 @@ use arrow::error::ArrowError;
 use sha2::{Digest, Sha256};
 
 /// The value that stands in a path for null, as Hive has it.
-const HIVE_NULL: &str = "__HIVE_DEFAULT_PARTITION__";
+pub(crate) const HIVE_NULL: &str = "__HIVE_DEFAULT_PARTITION__";
 
 /// A value longer than this, as escaped, stands in a path by its beginning and its hash: a file system takes 255 bytes a
 /// segment and an object store 1,024 a key. Readers take the value from the log, never from the path.

@@ -4,6 +4,7 @@ mod clouds;
 mod credentials;
 mod disk;
 mod full;
+mod names;
 mod outages;
 mod power;
 mod second_reader;

@@ -12,7 +12,7 @@ use crate::support::servers::s3::ENV;
 use crate::support::servers::{had, versitygw};
 use crate::support::{Lab, PATIENCE, Synthetic, wait_for};
 
-const PACKAGES: [&str; 1] = ["deltalake==1.6.6"];
+pub(super) const PACKAGES: [&str; 1] = ["deltalake==1.6.6"];
 const STREAM: Synthetic = Synthetic { seed: 81, partitions: 2, total: 1_000_000, rate: 200 };
 
 /// Prints a JSON object: version, rows, distinct records, the sum of a column.

@@ -8,7 +8,8 @@ use super::Payload;
 /// Rows of a run of payloads, with where each came from.
 #[derive(Debug)]
 pub struct Rows {
-    /// The adapter's own columns only. The runtime adds the `_lf_` columns.
+    /// The adapter's own columns only, each called by the key of the records that it holds: what a table calls it is the
+    /// runtime's business, which adds the `_lf_` columns too.
     pub batch: RecordBatch,
     /// For each row, the index of its payload in the given slice.
     pub payload: Vec<u32>,
@@ -37,7 +38,7 @@ pub struct DeadRecord {
 pub trait Decode: Send + Sync {
     /// Decodes `payloads` into rows of at least the columns of `known`, in `known`'s order.
     ///
-    /// `known` is what the table has now (`None` before the first epoch of a stream with an inferred schema). A kind
+    /// `known` is what the table has now, called by keys (`None` before the first epoch of a stream with an inferred schema). A kind
     /// with a fixed or declared schema gives exactly that. With `"infer"`, columns that `known` lacks are appended as
     /// nullable ones, and a value that does not fit its column makes the record a dead letter (`type_mismatch`).
     ///

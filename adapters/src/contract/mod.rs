@@ -37,6 +37,7 @@
 //! Every kind passes the suite in [`crate::conformance`].
 
 mod batch;
+pub mod columns;
 pub mod config;
 mod credits;
 mod decode;

@@ -13,6 +13,7 @@ use super::check::{Verdict, check};
 use super::infer::learn;
 use super::path::Path;
 use super::shape::Shape;
+use crate::contract::columns::keyed;
 use crate::contract::{DeadMark, DeadRecord, Decode, Payload, Rows};
 
 /// The key of [`Payload::meta`] that says which of the selected records to take, counted from 0: `0-4,7`. Absent: all.
@@ -26,7 +27,7 @@ pub struct JsonSpec {
     /// The event time's column as a dotted path: a timestamp, an RFC 3339 string, or a number of seconds,
     /// milliseconds or microseconds since 1970, told apart by its size.
     pub event_time: Option<String>,
-    /// The declared columns; `None` infers them.
+    /// The declared columns, which may say their keys in their metadata; `None` infers them.
     pub schema: Option<SchemaRef>,
     /// What a record's field means that no column takes.
     pub growth: Growth,
@@ -76,7 +77,7 @@ impl JsonDecoder {
     #[must_use]
     pub fn new(spec: JsonSpec) -> Self {
         let event_time = spec.event_time.map(|path| path.split('.').map(str::to_owned).collect()).unwrap_or_default();
-        let declared = spec.schema.map(|schema| (Arc::clone(&schema), Shape::of(&schema)));
+        let declared = spec.schema.map(|schema| keyed(&schema)).map(|schema| (Arc::clone(&schema), Shape::of(&schema)));
         Self { select: spec.select.as_deref().map(Path::parse), event_time, declared, growth: spec.growth }
     }
 

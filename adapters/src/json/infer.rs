@@ -1,5 +1,6 @@
 //! Columns from what records hold: the slow path that only records with something new take.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use arrow::datatypes::DataType;
@@ -18,8 +19,9 @@ pub const DEPTH_MAX: usize = 32;
 /// columns for ever.
 pub const COLUMNS_MAX: usize = 2000;
 
-/// The runtime's own columns begin so.
-const RESERVED_PREFIX: &str = "_lf_";
+/// How many bytes a key may have that a column is made for: each is kept in the table's schema, which every change of
+/// columns writes anew.
+pub const KEY_BYTES_MAX: usize = 1024;
 
 /// What one value was seen to be.
 #[derive(Debug)]
@@ -62,27 +64,15 @@ fn mark(code: &'static str, message: String) -> DeadMark {
 /// How many columns `members` add, or why they do not fit.
 fn plan_members<'n>(shape: &Shape, members: &'n [(String, Seen)], path: &mut Vec<&'n str>) -> Result<usize, DeadMark> {
     let mut added = 0;
-    let mut new: Vec<&str> = Vec::new();
+    let mut new: HashSet<&str> = HashSet::new();
     for (hint, (name, seen)) in members.iter().enumerate() {
         path.push(name);
         if let Some(index) = shape.find(name, hint) {
             added += plan(&shape.members[index].slot, seen, path)?;
         } else {
-            let leaves = leaves(seen);
-            if leaves > 0 {
-                let reserved = path.len() == 1 && name.to_ascii_lowercase().starts_with(RESERVED_PREFIX);
-                if reserved || name.is_empty() {
-                    let says = if reserved { "begins with _lf_, which is the runtime's" } else { "has no name" };
-                    return Err(mark("reserved_field", format!("the field {} {says}", path.join("."))));
-                }
-                // Delta's readers do not tell the case of columns apart.
-                let mut others = shape.members.iter().map(|member| member.name.as_str()).chain(new.iter().copied());
-                if others.any(|other| other.eq_ignore_ascii_case(name)) {
-                    let message = format!("the field {} differs from another only in case", path.join("."));
-                    return Err(mark("ambiguous_field", message));
-                }
-                new.push(name);
-                added += leaves;
+            added += plan_new(seen, path)?;
+            if leaves(seen) > 0 && !new.insert(name) {
+                return Err(mark("ambiguous_field", format!("the field {} stands twice", path.join("."))));
             }
         }
         path.pop();
@@ -92,6 +82,19 @@ fn plan_members<'n>(shape: &Shape, members: &'n [(String, Seen)], path: &mut Vec
         return Err(mark("missing_field", format!("{} is missing", member.name)));
     }
     Ok(added)
+}
+
+/// How many columns a field adds that there is none for, its own fields included.
+fn plan_new<'n>(seen: &'n Seen, path: &mut Vec<&'n str>) -> Result<usize, DeadMark> {
+    if path.last().is_some_and(|name| name.len() > KEY_BYTES_MAX) && leaves(seen) > 0 {
+        let message = format!("a field's name has more than {KEY_BYTES_MAX} bytes");
+        return Err(mark("key_too_long", message));
+    }
+    match seen {
+        Seen::Object(members) => plan_members(&Shape::default(), members, path),
+        Seen::List(item) => plan_new(item, path),
+        _ => Ok(leaves(seen)),
+    }
 }
 
 fn plan<'n>(slot: &Slot, seen: &'n Seen, path: &mut Vec<&'n str>) -> Result<usize, DeadMark> {
@@ -312,15 +315,20 @@ mod tests {
 
     #[test]
     fn test_a_refused_record_adds_no_column() {
-        let (fields, dead) = after(&[r#"{"a":1}"#, r#"{"new":1,"a":"text"}"#, r#"{"new":1,"_LF_epoch":2}"#]);
-        assert_eq!((fields, dead), (vec!["a Int64".to_owned()], vec!["type_mismatch", "reserved_field"]));
-        assert_eq!(after(&[r#"{"a":{"_lf_x":1}}"#]).1, Vec::<&str>::new());
-        assert_eq!(after(&[r#"{"":1}"#, r#"{"a":1,"A":2}"#]).1, ["reserved_field", "ambiguous_field"]);
+        let (fields, dead) = after(&[r#"{"a":1}"#, r#"{"new":1,"a":"text"}"#, r#"{"new":1,"new":2}"#]);
+        assert_eq!((fields, dead), (vec!["a Int64".to_owned()], vec!["type_mismatch", "ambiguous_field"]));
         assert_eq!(after(&[r#"{"a":[1,"x"]}"#]).1, ["type_mismatch"]);
     }
 
     #[test]
-    fn test_depth_and_columns_are_bounded() {
+    fn test_any_key_is_a_column() {
+        let (fields, dead) = after(&[r#"{"":1,"a":1,"A":2,"_lf_epoch":3,"x y":{"_LF_x":1,"":2}}"#]);
+        assert!(dead.is_empty());
+        assert_eq!(fields.len(), 5);
+    }
+
+    #[test]
+    fn test_depth_columns_and_keys_are_bounded() {
         let deep = |n: usize| format!("{}1{}", r#"{"a":"#.repeat(n), "}".repeat(n));
         assert_eq!(after(&[&deep(DEPTH_MAX), &deep(DEPTH_MAX + 1)]).1, ["too_deep"]);
         assert_eq!(after(&[&format!(r#"{{"a":{}}}"#, "[".repeat(100_000))]).1, ["too_deep"]);
@@ -331,5 +339,11 @@ mod tests {
         assert_eq!(after(&[&wide(0, COLUMNS_MAX), &wide(0, 3)]).1, Vec::<&str>::new());
         assert_eq!(after(&[&wide(0, COLUMNS_MAX), &wide(COLUMNS_MAX, COLUMNS_MAX + 1)]).1, ["too_many_columns"]);
         assert_eq!(after(&[&wide(0, COLUMNS_MAX + 1)]).1, ["too_many_columns"]);
+        let long = |n: usize| "k".repeat(n);
+        assert_eq!(after(&[&format!(r#"{{"{}":1}}"#, long(KEY_BYTES_MAX))]).1, Vec::<&str>::new());
+        for text in [r#"{"KEY":1}"#, r#"{"a":{"KEY":1}}"#, r#"{"a":[{"b":1,"KEY":1}]}"#] {
+            let text = text.replace("KEY", &long(KEY_BYTES_MAX + 1));
+            assert_eq!(after(&[&text]), (vec![], vec!["key_too_long"]));
+        }
     }
 }

@@ -10,9 +10,8 @@
 //! | `type_mismatch` | holds a value that its column cannot take unchanged |
 //! | `schema_change` | has a field that no column takes, where columns must not grow |
 //! | `missing_field` | lacks a field that must not be null |
-//! | `reserved_field` | names a field as the runtime's own columns, or not at all (inferred) |
-//! | `ambiguous_field` | names two fields that differ in case alone (inferred) |
-//! | `too_deep`, `too_many_columns` | goes beyond [`DEPTH_MAX`], [`COLUMNS_MAX`] (inferred) |
+//! | `ambiguous_field` | has a field twice that there is no column for yet (inferred) |
+//! | `too_deep`, `too_many_columns`, `key_too_long` | goes beyond [`DEPTH_MAX`], [`COLUMNS_MAX`], [`KEY_BYTES_MAX`] (inferred) |
 
 mod check;
 mod declare;
@@ -27,7 +26,7 @@ mod tests;
 
 pub use declare::{schema_from_config, timestamp_type};
 pub use decode::{Growth, JsonDecoder, JsonSpec, SCHEMA_CHANGE, TAKE, format_take};
-pub use infer::{COLUMNS_MAX, DEPTH_MAX};
+pub use infer::{COLUMNS_MAX, DEPTH_MAX, KEY_BYTES_MAX};
 pub use path::Path;
 pub(crate) use path::SelectError;
 

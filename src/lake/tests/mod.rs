@@ -22,6 +22,7 @@ mod commit;
 mod foreign;
 mod judge;
 mod local;
+mod names;
 mod reading;
 mod recovery;
 mod schema;
