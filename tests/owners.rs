@@ -17,11 +17,7 @@ const OWNERS: usize = 8;
 /// Claims beyond the first of each.
 const CLAIMS: usize = 24;
 /// Outlasts the fight.
-<<<<<<< HEAD
-const STREAM: Synthetic = Synthetic { seed: 44, partitions: 2, total: ENDLESS, rate: 300 };
-=======
-pub(crate) const STREAM: Synthetic = Synthetic { seed: 44, partitions: 2, total: 6_000, rate: 300 };
->>>>>>> room-g
+pub(crate) const STREAM: Synthetic = Synthetic { seed: 44, partitions: 2, total: ENDLESS, rate: 300 };
 const PATH: &str = "lakefeed/tenants/acme/syn";
 
 /// Lines about losing the stream: how often it was noticed, and how often that led to a restart.
@@ -103,17 +99,10 @@ pub(crate) async fn fight(labs: &[Lab], env: &[(&str, &str)]) {
             strike_after(Duration::from_millis(rng.random_range(0..80))).await;
         }
     }
-<<<<<<< HEAD
     winner(&nodes).await;
-    assert_sound(&STREAM.fresh(lake).await, "a fight of eight");
+    assert_sound(&STREAM.fresh(lake).await, &format!("a fight of {owners}"));
     // A claim that was asked for last may have come after the first look. All but one are fenced in the end.
     winner(&nodes).await;
-=======
-    let owner = winner(&nodes).await;
-    assert_sound(&STREAM.whole(lake, &nodes[owner]).await, &format!("a fight of {owners}"));
-    // A claim that was asked for last may have come after the first look.
-    let owner = winner(&nodes).await;
->>>>>>> room-g
     let seen = generations(lake);
     let committed: BTreeSet<i64> = seen.iter().filter(|(_, epoch)| *epoch).map(|(own, _)| *own).collect();
     let claimed = seen.last().unwrap().0;

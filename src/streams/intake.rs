@@ -227,6 +227,11 @@ impl Intake {
         self.lock().get(partition).and_then(|slot| slot.committed.clone())
     }
 
+    /// Whether the committer behind it is gone.
+    pub fn is_closed(&self) -> bool {
+        self.sender.is_closed()
+    }
+
     /// Completes when the committer is gone.
     pub async fn closed(&self) {
         self.sender.closed().await;

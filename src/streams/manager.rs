@@ -12,7 +12,7 @@ use ractor::{Actor, ActorProcessingErr, ActorRef, RpcReplyPort};
 use serde_json::json;
 use supervisors::{ChildContext, Class, ManageError, NodeState, SupervisorHandle};
 use tokio::sync::Notify;
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 
 use super::api::{Desired, Parked};
 use super::directory::Entry;
@@ -55,8 +55,9 @@ pub(super) struct ManagerState {
     myself: ActorRef<ManagerMessage>,
     entry: Arc<Entry>,
     ctx: ChildContext,
-    /// Brings up what is missing, whenever `again` rings.
-    bringing_up: Option<JoinHandle<()>>,
+    /// Brings up what is missing, whenever `again` rings. It ends with this state, after a panic too: two of them would
+    /// start what the other one's manager has stopped.
+    bringing_up: JoinSet<()>,
     again: Arc<Notify>,
 }
 
@@ -72,7 +73,7 @@ impl Actor for Manager {
     ) -> Result<Self::State, ActorProcessingErr> {
         myself.cast(ManagerMessage::Reconcile(None))?;
         entry.set_manager(Some(myself.clone()));
-        Ok(ManagerState { myself, entry, ctx, bringing_up: None, again: Arc::default() })
+        Ok(ManagerState { myself, entry, ctx, bringing_up: JoinSet::new(), again: Arc::default() })
     }
 
     async fn handle(
@@ -99,9 +100,6 @@ impl Actor for Manager {
 
     async fn post_stop(&self, _: ActorRef<Self::Msg>, state: &mut Self::State) -> Result<(), ActorProcessingErr> {
         state.entry.set_manager(None);
-        if let Some(task) = state.bringing_up.take() {
-            task.abort();
-        }
         Ok(())
     }
 }
@@ -135,23 +133,20 @@ impl ManagerState {
     /// manager deaf to a stop. A round under way is not cut short by the next: its children would start out of order.
     fn bring_up(&mut self) {
         self.again.notify_one();
-        if self.bringing_up.is_none() {
+        if self.bringing_up.is_empty() {
             let round = keep_up(Arc::clone(&self.entry), self.ctx.supervisor.clone(), Arc::clone(&self.again));
             let manager = self.myself.clone();
-            self.bringing_up = Some(tokio::spawn(async move {
+            self.bringing_up.spawn(async move {
                 if AssertUnwindSafe(round).catch_unwind().await.is_err() {
                     let _ = manager.cast(ManagerMessage::Broken);
                 }
-            }));
+            });
         }
     }
 
     async fn stop_workers(&mut self) {
-        if let Some(task) = self.bringing_up.take() {
-            task.abort();
-            // An aborted task may be in the middle of a step; what it starts then would come after the stop.
-            let _ = task.await;
-        }
+        // An aborted task may be in the middle of a step; what it starts then would come after the stop.
+        self.bringing_up.shutdown().await;
         terminate(&self.ctx.supervisor, "workers").await;
         self.entry.shared.forget_workers();
         self.entry.shared.forget_parked();
@@ -274,6 +269,11 @@ async fn bring_back(entry: &Entry, supervisor: &SupervisorHandle) {
 /// committer is being restarted: workers without its claim would only fail.
 async fn start_missing(entry: &Entry, supervisor: &SupervisorHandle) -> Result<bool, Parked> {
     let shared = &entry.shared;
+    if child_state(supervisor, "committer").await.is_none() {
+        // What stands behind a committer knows its claim only, and has to come after it in the order of restarts.
+        terminate(supervisor, "workers").await;
+        terminate(supervisor, "announcer").await;
+    }
     start(supervisor, tree::committer(Arc::clone(shared))).await?;
     if !committer_runs(supervisor).await {
         return Ok(false);

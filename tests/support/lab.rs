@@ -12,13 +12,8 @@ use std::time::Duration;
 use lakefeed::oracle::{self, Expected, Verdict};
 use tempfile::TempDir;
 
-<<<<<<< HEAD
-use super::servers::s3::Mirror;
-use super::{Node, PATIENCE, wait_for};
-=======
 use super::servers::mirror::Mirror;
-use super::{Node, wait_for};
->>>>>>> room-g
+use super::{Node, PATIENCE, wait_for};
 
 /// Below the range from which the kernel takes ports for connections, so that none is taken between two starts.
 const PORTS_FROM: u16 = 20_000;

@@ -55,7 +55,8 @@ pub(super) fn start(
     partition: Partition,
     first_poll: Duration,
 ) -> Result<(Value, impl Future<Output = Result<(), Failure>> + Send + 'static), Failure> {
-    let intake = shared.intake.borrow().clone().ok_or_else(no_claim)?;
+    // A committer that panicked leaves its intake behind.
+    let intake = shared.intake.borrow().clone().filter(|intake| !intake.is_closed()).ok_or_else(no_claim)?;
     let mut jobs = shared.job.subscribe();
     let job = jobs.borrow_and_update().clone().ok_or_else(no_claim)?;
     let ticket = intake.register(&partition.name, ctx.incarnation);
