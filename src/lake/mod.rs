@@ -23,6 +23,7 @@ use uuid::Uuid;
 use crate::names::StreamId;
 use crate::settings::LakeSettings;
 
+mod beat;
 mod check;
 mod circuit;
 mod claim;
@@ -47,6 +48,7 @@ mod stores;
 #[cfg(test)]
 mod tests;
 
+pub use beat::{BEAT_EVERY, Beat};
 pub use check::{Finding, Report};
 pub use claim::Claim;
 pub use control::Created;

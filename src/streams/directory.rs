@@ -14,7 +14,7 @@ use supervisors::{ChildSpec, ManageError, OnLimit, SupervisorHandle, SupervisorS
 use tokio::sync::watch;
 
 use super::api::{Desired, Refusal};
-use super::committer::failure;
+use super::commit::failure;
 use super::desired::Control;
 use super::manager::ManagerMessage;
 use super::shared::{Node, Shared};
