@@ -11,6 +11,7 @@ use adapters::contract::config::{Secret, SecretSource};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt};
 use object_store::path::Path;
 use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
@@ -152,6 +153,25 @@ impl Renewing {
             None => result,
         }
     }
+
+    /// The same for a listing, whose first answer tells whether the credentials are taken.
+    fn follow_list(
+        &self,
+        list: impl Fn(&Arc<dyn ObjectStore>) -> BoxStream<'static, Result<ObjectMeta>> + Send + Sync + 'static,
+    ) -> BoxStream<'static, Result<ObjectMeta>> {
+        let this = self.clone();
+        let listed = async move {
+            let store = this.store().await;
+            let mut listed = Box::pin(list(&store).peekable());
+            if listed.as_mut().peek().await.is_some_and(denied)
+                && let Some(store) = this.renewed(&store).await
+            {
+                return list(&store);
+            }
+            listed.boxed()
+        };
+        listed.flatten_stream().boxed()
+    }
 }
 
 #[async_trait]
@@ -180,15 +200,19 @@ impl ObjectStore for Renewing {
     }
 
     fn delete_stream(&self, locations: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
-        self.present().delete_stream(locations)
+        // What is to be deleted is told only once, so a refusal is left to the next request.
+        let this = self.clone();
+        async move { this.store().await.delete_stream(locations) }.flatten_stream().boxed()
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.present().list(prefix)
+        let prefix = prefix.cloned();
+        self.follow_list(move |store| store.list(prefix.as_ref()))
     }
 
     fn list_with_offset(&self, prefix: Option<&Path>, offset: &Path) -> BoxStream<'static, Result<ObjectMeta>> {
-        self.present().list_with_offset(prefix, offset)
+        let (prefix, offset) = (prefix.cloned(), offset.clone());
+        self.follow_list(move |store| store.list_with_offset(prefix.as_ref(), &offset))
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
@@ -260,7 +284,10 @@ mod tests {
         }
 
         fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-            self.0.list(prefix)
+            match self.check() {
+                Ok(()) => self.0.list(prefix),
+                Err(refused) => futures::stream::iter([Err(refused)]).boxed(),
+            }
         }
 
         async fn list_with_delimiter(&self, prefix: Option<&Path>) -> Result<ListResult> {
@@ -293,6 +320,16 @@ mod tests {
         *file.0.lock().unwrap() = "new".to_owned();
         store.put(&path, "x".into()).await.unwrap();
         assert_eq!(store.get(&path).await.unwrap().bytes().await.unwrap(), "x");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn test_renew_follows_the_reference_when_a_listing_is_refused() {
+        let file = Arc::new(File::default());
+        let store = renewing(&file, "new");
+        assert!(matches!(store.list(None).next().await, Some(Err(Error::PermissionDenied { .. }))));
+        *file.0.lock().unwrap() = "new".to_owned();
+        assert!(store.list(None).next().await.is_none());
+        assert!(store.list_with_offset(None, &Path::from("a")).next().await.is_none());
     }
 
     #[tokio::test(start_paused = true)]
