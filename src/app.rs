@@ -9,8 +9,8 @@ use adapters::contract::config::{Problem, ProcessSecrets, SecretSource};
 use adapters::contract::{Clock, Credits, Kind, SystemClock, SystemResolve};
 use object_store::ObjectStore;
 use supervisors::{
-    ChildSpec, Class, Event, Failure, KILL_GRACE, Observer, Pacing, Root, RootEnd, RootOptions, Shutdown, Started,
-    StopOutcome, StopReport, StoppedChild, Strategy, SupervisorSpec,
+    Backoff, ChildSpec, Class, Event, Failure, KILL_GRACE, Observer, Pacing, RestartPolicy, Root, RootEnd, RootOptions,
+    Shutdown, Started, StopOutcome, StopReport, StoppedChild, Strategy, SupervisorSpec,
 };
 use thiserror::Error;
 use tokio::time::Instant;
@@ -33,6 +33,19 @@ use crate::{maintenance, telemetry};
 /// node itself (the API, the recovery of the desired states) fail again and again: the node's supervisor decides then.
 const ROOT_RESTARTS_MAX: u32 = 5;
 const ROOT_WINDOW: Duration = Duration::from_secs(30);
+
+/// Tries of the API that fail in a row, with what is between them (200 ms, doubling to 10 s): a port that somebody else
+/// holds, the process before this one for example, which may drain for half a minute, is waited for for about a minute.
+const API_RESTARTS_MAX: u32 = 10;
+const API_BACKOFF_MAX: Duration = Duration::from_secs(10);
+/// Above what that takes (53 s and some jitter), so that the window sees all of it.
+const API_WINDOW: Duration = Duration::from_secs(120);
+
+/// `control` is started anew once: its limit was a minute of patience, and a node that cannot be reached is of no use
+/// to whoever has to help it. Its lives are told apart by this much time, which is longer than ten lives of an API that
+/// each come near to being forgotten (2 min).
+const CONTROL_RESTARTS_MAX: u32 = 1;
+const CONTROL_RESET_AFTER: Duration = Duration::from_secs(1800);
 
 /// Restarts of the whole tree. When something fails that all share, up to 10,000 workers crash at once; each restart
 /// opens a source, which costs the node about 1 ms and the source a connection. At this pace all are up again in 20 s, within the
@@ -281,16 +294,33 @@ fn tree(
     bound: Arc<OnceLock<SocketAddr>>,
 ) -> SupervisorSpec {
     let metrics = deps.metrics.clone();
-    let api = api(settings, deps, bound);
-    let control = ChildSpec::supervisor("control", move |_| {
-        let api = api.clone();
-        async move { Ok(SupervisorSpec::new(Strategy::OneForOne).intensity(ROOT_RESTARTS_MAX, ROOT_WINDOW).child(api)) }
-    });
     SupervisorSpec::new(Strategy::OneForOne)
         .intensity(ROOT_RESTARTS_MAX, ROOT_WINDOW)
-        .child(control)
+        .child(control(api(settings, deps, bound)))
         .child(maintenance::supervisor(Arc::clone(directory), metrics, recorder))
         .child(directory.tenants())
+}
+
+/// What keeps the node reachable, with growing pauses between the tries.
+fn control(api: ChildSpec) -> ChildSpec {
+    let patient = RestartPolicy {
+        backoff: Some(Backoff { max: API_BACKOFF_MAX, ..Backoff::default() }),
+        consecutive_max: Some(API_RESTARTS_MAX),
+        ..RestartPolicy::default()
+    };
+    let again = RestartPolicy {
+        backoff: Some(Backoff { reset_after: CONTROL_RESET_AFTER, ..Backoff::default() }),
+        consecutive_max: Some(CONTROL_RESTARTS_MAX),
+        ..RestartPolicy::default()
+    };
+    let control = ChildSpec::supervisor("control", move |_| {
+        let (api, patient) = (api.clone(), patient.clone());
+        async move {
+            let spec = SupervisorSpec::new(Strategy::OneForOne).intensity(API_RESTARTS_MAX, API_WINDOW);
+            Ok(spec.policy(patient).child(api))
+        }
+    });
+    control.policy(again)
 }
 
 /// What `POST /v1/validate` asks.
@@ -299,4 +329,65 @@ fn validator(kinds: Vec<Arc<dyn Kind>>, secrets: Arc<dyn SecretSource>) -> http:
         let problems = settings::check_text(text, &kinds, secrets.as_ref());
         problems.iter().map(problem_json).collect()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use supervisors::{ChildPath, EventKind};
+
+    use super::*;
+
+    /// The events of a tree with nothing but control in it.
+    #[derive(Default)]
+    struct Told(Mutex<Vec<Event>>);
+
+    impl Observer for Told {
+        fn record(&self, event: Event) {
+            self.0.lock().unwrap().push(event);
+        }
+
+        fn next_incarnation(&self, _: &ChildPath) -> u64 {
+            1
+        }
+    }
+
+    /// The pauses of an API whose tries after the first are `again`, until the node gives up.
+    async fn pauses(again: fn() -> Result<Started, Failure>) -> Vec<Duration> {
+        let tries = Arc::new(AtomicU32::new(0));
+        let api = ChildSpec::start("api", move |_| {
+            let first = tries.fetch_add(1, Ordering::SeqCst) == 0;
+            async move { if first { Ok(dying()) } else { again() } }
+        });
+        let told = Arc::new(Told::default());
+        let spec = SupervisorSpec::new(Strategy::OneForOne).intensity(ROOT_RESTARTS_MAX, ROOT_WINDOW);
+        let observer: Arc<dyn Observer> = Arc::<Told>::clone(&told);
+        let root = Root::start("lakefeed", spec.child(control(api)), observer, 7).await.unwrap();
+        let ended = tokio::time::timeout(Duration::from_secs(86_400), root.ended()).await;
+        assert!(matches!(ended.expect("it gives up"), RootEnd::GaveUp { .. }));
+        let events = told.0.lock().unwrap();
+        let api = events.iter().filter(|e| e.kind == EventKind::Restarting && e.path.as_str().ends_with("/api"));
+        api.map(|event| event.delay.unwrap()).collect()
+    }
+
+    fn dying() -> Started {
+        Started::task(async { Err(Failure::new(Class::Bug, "api_ended", "over")) })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn test_control_tries_an_api_that_cannot_listen_with_growing_pauses_for_a_minute_and_gives_up() {
+        let pauses = pauses(|| Err(Failure::new(Class::Resource, "api_not_listening", "in use"))).await;
+        assert_eq!(pauses.len(), API_RESTARTS_MAX as usize, "{pauses:?}");
+        assert!(pauses[0] < Duration::from_millis(300) && pauses[6] >= Duration::from_secs(8), "{pauses:?}");
+        assert!(pauses[..6].windows(2).all(|two| two[0] < two[1]), "{pauses:?}");
+        let all: Duration = pauses.iter().sum();
+        assert!((40..70).contains(&all.as_secs()), "{all:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn test_control_gives_up_on_an_api_that_comes_up_and_dies_for_ever() {
+        assert_eq!(pauses(|| Ok(dying())).await.len(), 2 * API_RESTARTS_MAX as usize);
+    }
 }

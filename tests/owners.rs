@@ -115,6 +115,8 @@ pub(crate) async fn fight(labs: &[Lab], env: &[(&str, &str)]) {
     // What anybody published is of the lake; nobody publishes what another committed as something else.
     for node in &nodes {
         let published = node.references(Synthetic::STREAM).await;
+        // The stream goes on meanwhile: the lake is looked at after its references.
+        lake.epoch(Synthetic::STREAM);
         let references = oracle::references(&published, lake.lake(), "acme", "syn").unwrap();
         assert_eq!((references.before_commit, references.wrong), (0, 0), "{references:?}");
     }

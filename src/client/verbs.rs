@@ -22,7 +22,11 @@ pub async fn status(api: &Api, target: Option<&Target>, json: bool, out: &mut dy
     let one = [answer.clone()];
     let views = if target.is_some() { &one[..] } else { answer["streams"].as_array().map_or(&[][..], Vec::as_slice) };
     let rows: Vec<Vec<String>> = views.iter().map(status_row).collect();
-    text::table(out, &["STREAM", "ADAPTER", "DESIRED", "ACTUAL", "EPOCH", "LAG", "NEXT", "PARKED"], &rows)?;
+    text::table(
+        out,
+        &["STREAM", "ADAPTER", "DESIRED", "ACTUAL", "EPOCH", "LAG", "NEXT", "PARKED", "WAITS FOR"],
+        &rows,
+    )?;
     Ok(())
 }
 
@@ -31,7 +35,7 @@ fn status_row(view: &Value) -> Vec<String> {
     let parked = if view["parked"].is_object() { text::reason(&view["parked"]) } else { "-".to_owned() };
     let mut row = vec![format!("{}/{}", text::cell(&view["tenant"]), text::cell(&view["stream"]))];
     row.extend(["adapter", "desired", "actual", "epoch"].map(|key| text::cell(&view[key])));
-    row.extend([lag, text::cell(&view["next_at"]), parked]);
+    row.extend([lag, text::cell(&view["next_at"]), parked, text::cell(&view["waits_for"])]);
     row
 }
 

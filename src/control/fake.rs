@@ -74,7 +74,7 @@ fn adapter_exists(adapter: &str) -> Result<(), Refusal> {
 
 fn status(desired: Desired) -> Status {
     let actual = if desired == Desired::Running { Actual::Waiting } else { Actual::Stopped };
-    Status { desired, actual, epoch: 12, lag_seconds: Some(1.5), next_at: None, parked: None }
+    Status { desired, actual, epoch: 12, lag_seconds: Some(1.5), next_at: None, parked: None, waits_for: None }
 }
 
 #[async_trait]

@@ -27,7 +27,7 @@ async fn test_message_answers_are_exactly_as_promised() {
     assert_eq!(
         status.body,
         json!({"success": true, "message": "Status of adapter IQAIR_DAILY.", "desired": "running",
-            "actual": "waiting", "epoch": 12, "lag_seconds": 1.5, "next_at": null, "parked": null})
+            "actual": "waiting", "epoch": 12, "lag_seconds": 1.5, "next_at": null, "parked": null, "waits_for": null})
     );
     let interrupt = ask(&streams, &json!({"pattern": "worker:interrupt", "data": about})).await;
     assert_eq!(interrupt.body["success"], true);

@@ -6,6 +6,7 @@ use adapters::contract::columns::{KEY, key_of};
 use arrow::datatypes::{FieldRef, Schema, SchemaRef};
 use serde_json::{Value, json};
 
+use super::beat::Beat;
 use super::delta::{line, metadata, protocol, txn};
 use super::error::{LakeError, LakeErrorClass, crash};
 use super::evolution::evolution;
@@ -30,6 +31,8 @@ pub struct Claim {
     pub partition_by: Vec<String>,
     /// What a cache remembers. It may lag, be of another table, or be wrong; it is checked.
     pub cache: Option<Checkpoint>,
+    /// Is told that something moves, by the claim and then by the owner's commits.
+    pub beat: Beat,
 }
 
 impl Lake {
@@ -42,8 +45,9 @@ impl Lake {
     pub async fn claim(self: &Arc<Self>, claim: Claim) -> Result<Owner, LakeError> {
         let columns = declared(&claim)?;
         self.ensure_create_only().await?;
+        let io = self.io.beating(claim.beat.clone());
         let apps = Apps { own: Some(layout::own_app(&claim.id)), epoch: layout::epoch_app(&claim.id) };
-        let mut log = Log::open(&self.io, layout::table(&claim.id), apps).await?;
+        let mut log = Log::open(&io, layout::table(&claim.id), apps).await?;
         let token = self.token(&claim.id);
         let now_ms = self.clock.now_us() / 1000;
         let own_app = layout::own_app(&claim.id);
@@ -65,15 +69,15 @@ impl Lake {
             let generation = if faults::bug("keep_generation") { state.own } else { state.own + 1 };
             Ok(Step::Write(body + &txn(&own_app, generation, now_ms)))
         };
-        log.append(&self.io, "lake.claim.sent", decide).await?;
+        log.append(&io, "lake.claim.sent", decide).await?;
         crash("lake.claim.after")?;
         let Some(state) = &log.state else {
             return Err(LakeError::bug("claim_state", "a claimed table has no state"));
         };
-        let (checkpoint, last) = recover(&self.io, &claim.id, state, claim.cache).await?;
+        let (checkpoint, last) = recover(&io, &claim.id, state, claim.cache).await?;
         let checkpoint =
             if faults::bug("forget_resting") { forget_resting(checkpoint, last.as_ref()) } else { checkpoint };
-        let mut owner = Owner::new(Arc::clone(self), &claim.id, log, checkpoint);
+        let mut owner = Owner::new(Arc::clone(self), io, &claim.id, log, checkpoint);
         if let Some(last) = last.filter(|_| !faults::bug("skip_dead_at_claim")) {
             owner.finish_dead(&last.record).await?;
         }

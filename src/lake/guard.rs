@@ -21,6 +21,7 @@ use thiserror::Error;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use super::beat::Beat;
 use super::circuit::{Circuit, Pass};
 use super::error::{LakeError, LakeErrorClass, honest};
 use crate::telemetry::metrics::LAKE_FAILURES_TOTAL;
@@ -55,9 +56,9 @@ struct Inner {
     answer: Duration,
 }
 
-/// A store that is asked with care.
+/// A store that is asked with care, and who is told that something moves.
 #[derive(Debug, Clone)]
-pub(crate) struct Guard(Arc<Inner>);
+pub(crate) struct Guard(Arc<Inner>, Beat);
 
 impl fmt::Display for Guard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -69,7 +70,13 @@ impl Guard {
     /// `seed` stirs the pauses of the circuit, `answer` is how long the store may say nothing.
     pub(crate) fn new(store: Arc<dyn ObjectStore>, seed: u64, answer: Duration) -> Self {
         let requests = Semaphore::new(REQUESTS_MAX);
-        Self(Arc::new(Inner { store, circuit: Circuit::new(seed), requests, failures: AtomicU64::new(0), answer }))
+        let inner = Inner { store, circuit: Circuit::new(seed), requests, failures: AtomicU64::new(0), answer };
+        Self(Arc::new(inner), Beat::default())
+    }
+
+    /// The same store, with signs of life to `beat`.
+    pub(crate) fn beating(&self, beat: Beat) -> Self {
+        Self(Arc::clone(&self.0), beat)
     }
 
     /// Tells the circuit how a request ended. A refusal is an answer; so is a full disk, which reads do not know of.
@@ -99,9 +106,10 @@ impl Guard {
     }
 
     async fn ask<T>(&self, limit: Duration, request: impl Future<Output = Result<T>>) -> Result<T> {
-        let _turn = self.0.requests.acquire().await.map_err(generic)?;
-        let pass = self.0.circuit.admit().await.map_err(generic)?;
-        let result = timeout(limit, request).await.unwrap_or_else(|_| Err(generic(Silent))).map_err(honest);
+        let _turn = self.1.while_waiting(self.0.requests.acquire()).await.map_err(generic)?;
+        let pass = self.1.while_waiting(self.0.circuit.admit()).await.map_err(generic)?;
+        let answer = self.1.while_waiting(timeout(limit, request)).await;
+        let result = answer.unwrap_or_else(|_| Err(generic(Silent))).map_err(honest);
         self.tell(pass, &result);
         result
     }
@@ -113,7 +121,7 @@ impl Guard {
     ) -> BoxStream<'static, Result<T>> {
         let guard = self.clone();
         let answers = async move {
-            let pass = guard.0.circuit.admit().await.map_err(generic)?;
+            let pass = guard.1.while_waiting(guard.0.circuit.admit()).await.map_err(generic)?;
             let answers = open(&guard.0.store);
             Ok(guard.timed(answers, Some(pass)))
         };
@@ -128,7 +136,8 @@ impl Guard {
         let limit = self.0.answer;
         let guard = self.clone();
         let step = move |(mut answers, mut pass, guard): (BoxStream<'static, Result<T>>, Option<Pass>, Self)| async move {
-            let next = timeout(limit, answers.next()).await.unwrap_or_else(|_| Some(Err(generic(Silent))));
+            let next = guard.1.while_waiting(timeout(limit, answers.next())).await;
+            let next = next.unwrap_or_else(|_| Some(Err(generic(Silent))));
             match (pass.take(), &next) {
                 (Some(pass), Some(item)) => guard.tell(pass, item),
                 (Some(pass), None) => pass.answered(),
@@ -227,6 +236,7 @@ impl MultipartUpload for Upload {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lake::beat::BEAT_EVERY;
     use object_store::memory::InMemory;
     use object_store::{ObjectStoreExt, PutMode};
     use tokio::time::Instant;
@@ -332,6 +342,45 @@ mod tests {
             assert!(guard.put_opts(&path, "y".into(), create).await.is_err());
         }
         assert_eq!(began.elapsed(), Duration::ZERO);
+    }
+
+    /// The longest that a guarded request said nothing, however it went.
+    async fn longest_silence<T>(guard: &Guard, ask: impl AsyncFnOnce(Guard) -> T) -> (T, Duration) {
+        let marks = Arc::new(std::sync::Mutex::new(vec![Instant::now()]));
+        let told = Arc::clone(&marks);
+        let asked = ask(guard.beating(Beat::new(move || told.lock().unwrap().push(Instant::now())))).await;
+        let mut marks = marks.lock().unwrap();
+        marks.push(Instant::now());
+        (asked, marks.windows(2).map(|two| two[1] - two[0]).max().unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn test_guard_gives_signs_of_life_however_long_an_outage_lasts() {
+        let path = Path::from("a");
+        // An answer that does not come, of a put that may take long.
+        let guard = Guard::new(Hole::new(1), 1, ANSWER);
+        let put = async |guard: Guard| guard.put(&path, vec![0; 50 << 20].into()).await.is_err();
+        assert_eq!(longest_silence(&guard, put).await, (true, BEAT_EVERY));
+        // A listing that says nothing.
+        let guard = Guard::new(Hole::new(1), 1, ANSWER);
+        let list = async |guard: Guard| guard.list(None).next().await.unwrap().is_err();
+        assert_eq!(longest_silence(&guard, list).await, (true, BEAT_EVERY));
+        // A circuit that rests, for as long as its patience.
+        let guard = Guard::new(Hole::new(100), 1, ANSWER);
+        let asks = async |guard: Guard| {
+            for _ in 0..20 {
+                let _ = guard.get(&path).await;
+            }
+        };
+        assert_eq!(longest_silence(&guard, asks).await.1, BEAT_EVERY);
+        // A queue of others' requests.
+        let guard = Guard::new(Hole::new(0), 1, ANSWER);
+        let all = guard.0.requests.acquire_many(u32::try_from(REQUESTS_MAX).unwrap()).await.unwrap();
+        let wait =
+            async |guard: Guard| tokio::time::timeout(Duration::from_secs(3_600), guard.get(&path)).await.is_err();
+        let (waited, silence) = longest_silence(&guard, wait).await;
+        assert!(waited && silence == BEAT_EVERY, "{silence:?}");
+        drop(all);
     }
 
     #[tokio::test(start_paused = true)]

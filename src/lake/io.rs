@@ -10,6 +10,7 @@ use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
 use tokio::time::{Instant, sleep};
 
+use super::beat::Beat;
 use super::error::{LakeError, LakeErrorClass};
 use super::guard::Guard;
 use crate::faults;
@@ -23,8 +24,9 @@ const PAUSE_MIN: Duration = Duration::from_millis(25);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// How long a remote store may say nothing: above what a busy one takes, and low enough that a request which a dead
 /// connection swallowed is given up, and made again, well within the 30 s in which a stream has to be back.
-const REMOTE_ANSWER: Duration = Duration::from_secs(10);
-/// The same for a local disk, whose queue may be long and whose requests nobody swallows.
+pub(super) const REMOTE_ANSWER: Duration = Duration::from_secs(10);
+/// The same for a local disk, whose queue may be long and whose requests nobody swallows. A system call cannot be taken
+/// back: what was given up may still be done later. It does no harm, since whatever counts is created and never replaced.
 const LOCAL_ANSWER: Duration = Duration::from_secs(30);
 
 /// What a create-only put found.
@@ -75,6 +77,11 @@ impl Io {
     pub(crate) fn new(store: Arc<dyn ObjectStore>, url: &str, seed: u64) -> Self {
         let answer = if url.starts_with("file:") { LOCAL_ANSWER } else { REMOTE_ANSWER };
         Self { store: Guard::new(store, seed, answer) }
+    }
+
+    /// The same, with signs of life to `beat`.
+    pub(crate) fn beating(&self, beat: Beat) -> Self {
+        Self { store: self.store.beating(beat) }
     }
 
     pub(crate) fn store(&self) -> Arc<dyn ObjectStore> {

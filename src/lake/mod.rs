@@ -24,6 +24,7 @@ use uuid::Uuid;
 use crate::names::StreamId;
 use crate::settings::LakeSettings;
 
+mod beat;
 mod check;
 mod circuit;
 mod claim;
@@ -49,6 +50,7 @@ mod stores;
 #[cfg(test)]
 mod tests;
 
+pub use beat::{BEAT_EVERY, Beat};
 pub use check::{Finding, Report};
 pub use claim::Claim;
 pub use control::Created;

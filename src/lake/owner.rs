@@ -15,7 +15,7 @@ use super::claim::info;
 use super::delta::{add, add_recorded, line, metadata, protocol, txn};
 use super::error::{LakeError, LakeErrorClass, crash};
 use super::evolution::evolution;
-use super::io::Put;
+use super::io::{Io, Put};
 use super::log::{Apps, Log, RECORD_KEY, Step, TableState};
 use super::record::EpochRecord;
 use super::recover::{Checkpoint, write_note};
@@ -51,6 +51,8 @@ pub struct Committed {
 /// The owner of a stream, as long as nobody else claims it.
 pub struct Owner {
     lake: Arc<Lake>,
+    /// The lake's, with this owner's signs of life.
+    io: Io,
     id: StreamId,
     generation: u64,
     log: Log,
@@ -70,9 +72,9 @@ impl fmt::Debug for Owner {
 }
 
 impl Owner {
-    pub(crate) fn new(lake: Arc<Lake>, id: &StreamId, log: Log, checkpoint: Checkpoint) -> Self {
+    pub(crate) fn new(lake: Arc<Lake>, io: Io, id: &StreamId, log: Log, checkpoint: Checkpoint) -> Self {
         let generation = log.state.as_ref().map_or(0, |state| state.own);
-        Self { lake, id: id.clone(), generation, log, dead: None, checkpoint }
+        Self { lake, io, id: id.clone(), generation, log, dead: None, checkpoint }
     }
 
     /// Where the stream stands.
@@ -115,12 +117,15 @@ impl Owner {
             self.finish_dead(&record).await?;
         }
         crash("lake.commit.before")?;
+        if faults::fails("lake.commit.silent") {
+            std::future::pending::<()>().await;
+        }
         let version = self.commit_table(sealed, &path).await?;
         crash("lake.commit.after")?;
         self.finish_dead(&record).await?;
         self.checkpoint.apply(&record);
         // Only a later start is slower without it, so neither its failure nor its slowness is the commit's.
-        let _ = timeout(NOTE_MAX, write_note(&self.lake.io, &self.id, &self.checkpoint)).await;
+        let _ = timeout(NOTE_MAX, write_note(&self.io, &self.id, &self.checkpoint)).await;
         self.lake.remember(&self.id, sealed.epoch, version);
         Ok(Committed {
             epoch: sealed.epoch,
@@ -153,7 +158,7 @@ impl Owner {
     /// Puts everything that the epoch consists of, its record too, side by side: nothing of it counts before the commit,
     /// so only all of it together has to be there by then. Names stand for contents, so a second time changes nothing.
     async fn stage(&self, sealed: &Sealed, path: &str, record: &EpochRecord) -> Result<(), LakeError> {
-        let put = |path: String, bytes: Bytes| async move { self.lake.io.put_same(&path, bytes).await };
+        let put = |path: String, bytes: Bytes| async move { self.io.put_same(&path, bytes).await };
         let raw = async {
             crash("lake.raw.before")?;
             let segment = |segment: &RawSegment| put(self.raw_name(&segment.path), segment.bytes.clone());
@@ -184,7 +189,7 @@ impl Owner {
         if faults::bug("record_gap") && record.epoch.is_multiple_of(3) {
             return Ok(());
         }
-        let put = self.lake.io.put_or_compare(path, record.to_bytes()?).await?;
+        let put = self.io.put_or_compare(path, record.to_bytes()?).await?;
         if put == Put::Exists {
             // This generation has sealed another content for this epoch before. Which of the two is committed cannot
             // be told apart by the record any more, so a new generation has to take over.
@@ -225,7 +230,7 @@ impl Owner {
             body += &evolve(state, sealed)?;
             Ok(Step::Write(body + &txns + &adds))
         };
-        self.log.append(&self.lake.io, "lake.commit.sent", decide).await
+        self.log.append(&self.io, "lake.commit.sent", decide).await
     }
 
     /// Brings the dead table up to `record`, whose epoch is committed.
@@ -241,7 +246,7 @@ impl Owner {
         let app = layout::dead_app(&self.id);
         if self.dead.is_none() {
             let apps = Apps { own: None, epoch: app.clone() };
-            self.dead = Some(Log::open(&self.lake.io, table.clone(), apps).await?);
+            self.dead = Some(Log::open(&self.io, table.clone(), apps).await?);
         }
         let Some(log) = &mut self.dead else { return Ok(()) };
         let now_ms = record.closed_at_ms();
@@ -266,7 +271,7 @@ impl Owner {
             body += &txn(&app, epoch, now_ms);
             Ok(Step::Write(record.dead_files.iter().fold(body, |body, file| body + &add_recorded(file, now_ms))))
         };
-        log.append(&self.lake.io, "lake.dead.sent", decide).await?;
+        log.append(&self.io, "lake.dead.sent", decide).await?;
         crash("lake.dead.after")?;
         Ok(())
     }

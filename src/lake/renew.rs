@@ -331,6 +331,7 @@ mod tests {
         assert!(store.list(None).next().await.unwrap().is_err());
         *file.0.lock().unwrap() = "new".to_owned();
         assert!(store.list(None).next().await.is_none());
+        assert!(store.list_with_offset(None, &Path::from("a")).next().await.is_none());
     }
 
     #[tokio::test(start_paused = true)]

@@ -22,9 +22,13 @@ use crate::settings::{LakeSettings, lake_options};
 /// The client library tries nothing again by itself: the lake's own tries know of the circuit, and a put that was made
 /// twice behind its back would find its own object and look like a conflict.
 const CLIENT_RETRIES: usize = 0;
-/// Whatever hangs longer than this hangs for ever. The limits that matter are in `guard.rs`, which knows sizes.
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(600);
-/// A host that does not take a connection within this time is not there.
+/// A host that does not take a connection within this time is not there. Shorter than the guard waits for an answer
+/// (`REMOTE_ANSWER` in `io.rs`), so that it is told as absent and not as silent.
+///
+/// Nothing else is limited here. How long a request may take depends on what it carries, which `guard.rs` knows: it
+/// drops a request that is late, and with it the connection. A second limit beneath would either never be reached or
+/// give up what the guard still grants, and a large put on a slow link would then never end. What the store has of a dropped
+/// request it may carry out all the same, as after any lost answer; the protocol looks before it goes on.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Idle connections are closed after this long, before most servers and balancers do it without a word.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(20);
@@ -81,17 +85,21 @@ macro_rules! built {
     }};
 }
 
-fn cloud(scheme: &str, bucket: &str, options: &Values) -> Result<Arc<dyn ObjectStore>, LakeError> {
-    let retry = RetryConfig { max_retries: CLIENT_RETRIES, ..RetryConfig::default() };
+fn client(options: &Values) -> ClientOptions {
     let client = ClientOptions::new()
-        .with_timeout(REQUEST_TIMEOUT)
+        .with_timeout_disabled()
         .with_connect_timeout(CONNECT_TIMEOUT)
         .with_pool_idle_timeout(IDLE_TIMEOUT);
-    let client = match options.get("allow_http") {
+    match options.get("allow_http") {
         Some(allow) => client.with_config(ClientConfigKey::AllowHttp, allow),
         // An operator who writes http:// means it.
         None => client.with_allow_http(options.get("endpoint").is_some_and(|e| e.starts_with("http://"))),
-    };
+    }
+}
+
+fn cloud(scheme: &str, bucket: &str, options: &Values) -> Result<Arc<dyn ObjectStore>, LakeError> {
+    let retry = RetryConfig { max_retries: CLIENT_RETRIES, ..RetryConfig::default() };
+    let client = client(options);
     let others = options.iter().filter(|(key, _)| *key != "allow_http");
     let opened = match scheme {
         "s3" => {
@@ -158,6 +166,13 @@ mod tests {
         for key in checked("az") {
             assert!(key.parse::<AzureConfigKey>().is_ok(), "{key}");
         }
+    }
+
+    #[test]
+    fn test_no_request_is_given_up_by_the_client_before_the_guard_does() {
+        let client = client(&Values::new());
+        assert_eq!(client.get_config_value(&ClientConfigKey::Timeout), None);
+        assert!(CONNECT_TIMEOUT < super::super::io::REMOTE_ANSWER);
     }
 
     #[test]

@@ -63,6 +63,9 @@ pub struct Status {
     pub next_at: Option<String>,
     /// Why it is parked, if it is.
     pub parked: Option<Parked>,
+    /// `code: message` of what the stream as a whole waits for (its lake, a job), as `/health/ready`, the tree and the
+    /// gauge `lakefeed_waiting` have it; `None` where it waits for nothing but its next beat, or should not run.
+    pub waits_for: Option<String>,
 }
 
 /// One line of `GET /v1/streams`.

@@ -2,45 +2,35 @@
 //! another. While one epoch commits, the next one collects.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use adapters::contract::Position;
-use metrics::{Label, counter, gauge, histogram};
+use metrics::{Label, counter, gauge};
 use serde_json::{Value, json};
 use supervisors::{ChildContext, Class, Failure, Reason};
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep_until};
 
+use super::commit::{Commit, Committing, Patience, failure_of};
 use super::intake::{Delivery, Intake};
+use super::promises::Promises;
 use super::shared::{Progress, Shared};
 use crate::checkpoint::{Meta, Moved};
 use crate::faults;
-use crate::lake::{Checkpoint, Claim, Committed, LakeError, LakeErrorClass, Owner};
+use crate::lake::{Checkpoint, Claim, Committed, LakeError, Owner};
 use crate::pipeline::{BuilderSpec, EpochBuilder, Refused, Sealed};
 use crate::settings::Job;
 use crate::telemetry::metrics::{
-    BYTES_TOTAL, COMMIT_SECONDS, DEAD_LETTERS_TOTAL, EPOCHS_TOTAL, LAG_SECONDS, QUEUE_BYTES, RECORDS_TOTAL, code_label,
-    stream_labels,
+    BYTES_TOTAL, DEAD_LETTERS_TOTAL, EPOCHS_TOTAL, LAG_SECONDS, QUEUE_BYTES, RECORDS_TOTAL, code_label, stream_labels,
 };
 
 /// Decoding below this many bytes is done in place: it takes less time than handing it to another thread.
 const DECODE_INLINE_BYTES: usize = 32 * 1024;
 
-/// Pauses between tries to reach the lake. An outage is waited out here: it is no failure of the stream. The longest is
-/// short because the lake's circuit keeps the requests away from a store that fails, and a stream has to be back soon
-/// after the store is.
-const LAKE_PAUSE_MIN: Duration = Duration::from_millis(200);
-const LAKE_PAUSE_MAX: Duration = Duration::from_secs(4);
-
-/// How long refused credentials are waited for: long enough for a rotation, in which files and tokens change one after
-/// the other. Then the stream is parked with the reason, and tried again as often as its `probe` says.
-const CREDENTIALS_WAIT: Duration = Duration::from_secs(60);
-
 /// A claimed stream, ready to collect.
 pub(super) struct Committer {
     shared: Arc<Shared>,
     ctx: ChildContext,
+    promises: Arc<Promises>,
     intake: Arc<Intake>,
     deliveries: mpsc::Receiver<Delivery>,
     /// `None` while it commits.
@@ -49,15 +39,7 @@ pub(super) struct Committer {
     next_epoch: u64,
     schema: Option<arrow::datatypes::SchemaRef>,
     open: Option<Open>,
-    committing: Option<JoinHandle<Commit>>,
-}
-
-/// A commit that ended.
-struct Commit {
-    owner: Owner,
-    sealed: Sealed,
-    payload_bytes: u64,
-    result: Result<Committed, LakeError>,
+    committing: Option<Committing>,
 }
 
 /// The epoch that collects.
@@ -65,65 +47,6 @@ struct Open {
     builder: EpochBuilder,
     job: Arc<Job>,
     closes_at: Instant,
-}
-
-pub(super) fn failure(error: &LakeError) -> Failure {
-    let class = match error.class {
-        LakeErrorClass::Transient => Class::Transient,
-        LakeErrorClass::Auth => Class::Auth,
-        LakeErrorClass::Config => Class::Config,
-        LakeErrorClass::Data => Class::Data,
-        LakeErrorClass::Resource => Class::Resource,
-        LakeErrorClass::Fenced => Class::Fenced,
-        LakeErrorClass::Bug => Class::Bug,
-    };
-    Failure { reason: Reason { class, code: error.code.to_owned(), message: error.message.clone() }, retry_after: None }
-}
-
-/// Waits a lake out.
-struct Patience {
-    pause: Duration,
-    /// Since when credentials have been refused without a break.
-    refused_since: Option<Instant>,
-}
-
-impl Patience {
-    fn new() -> Self {
-        Self { pause: LAKE_PAUSE_MIN, refused_since: None }
-    }
-
-    /// Pauses where another try may help.
-    ///
-    /// # Errors
-    /// What waiting cannot heal.
-    async fn wait(&mut self, shared: &Shared, error: &LakeError) -> Result<(), LakeError> {
-        match error.class {
-            LakeErrorClass::Transient | LakeErrorClass::Resource => self.refused_since = None,
-            LakeErrorClass::Auth => {
-                let since = *self.refused_since.get_or_insert_with(Instant::now);
-                if since.elapsed() >= CREDENTIALS_WAIT {
-                    return Err(error.clone());
-                }
-            }
-            _ => return Err(error.clone()),
-        }
-        tracing::warn!(stream = %shared.id, code = error.code, message = error.message, "the lake is waited for");
-        shared.set_waits_for(Some(format!("{}: {}", error.code, error.message)));
-        sleep(self.pause).await;
-        self.pause = (self.pause * 2).min(LAKE_PAUSE_MAX);
-        Ok(())
-    }
-}
-
-/// The same for a stream. Refused credentials may be accepted again without anybody's doing here, so they are tried
-/// again now and then.
-fn failure_of(shared: &Shared, error: &LakeError) -> Failure {
-    let failure = failure(error);
-    let probe = shared.job.borrow().as_ref().map(|job| job.restart.probe);
-    match probe.filter(|_| error.class == LakeErrorClass::Auth) {
-        Some(probe) => failure.retry_after(probe),
-        None => failure,
-    }
 }
 
 /// Claims the table, which is recovery, and opens the intake. Waits out an unreachable lake.
@@ -136,15 +59,26 @@ pub(super) async fn claim(shared: Arc<Shared>, ctx: ChildContext) -> Result<(Val
         reason: Reason { class: Class::Config, code: "no_job".to_owned(), message: "the stream has no job".to_owned() },
         retry_after: None,
     })?;
-    let mut patience = Patience::new();
+    let promises = Promises::new(ctx.progress.clone());
+    let mut patience = Patience::new(&promises, ctx.fence.clone());
     let owner = loop {
-        match claim_once(&shared, &job).await {
+        match claim_once(&shared, &job, &promises).await {
             Ok(owner) => break owner,
             Err(e) => patience.wait(&shared, &e).await.map_err(|e| failure_of(&shared, &e))?,
         }
     };
-    shared.set_waits_for(None);
+    promises.off_the_lake();
+    patience.rewarded(&shared);
     faults::point_of("committer.claimed", &shared.id, "");
+    if !ctx.fence.is_current() {
+        // Its successor has claimed the stream; what is read here must not take the place of what is read there.
+        let reason = Reason {
+            class: Class::Transient,
+            code: "superseded".to_owned(),
+            message: "another committer took over".to_owned(),
+        };
+        return Err(Failure { reason, retry_after: None });
+    }
     let checkpoint = owner.checkpoint().clone();
     cache(&shared, &checkpoint, None).await;
     rewind_sinks(&shared, checkpoint.epoch).await;
@@ -164,13 +98,14 @@ pub(super) async fn claim(shared: Arc<Shared>, ctx: ChildContext) -> Result<(Val
         committing: None,
         shared,
         ctx,
+        promises,
         intake,
         deliveries,
     };
     Ok((info, committer))
 }
 
-async fn claim_once(shared: &Shared, job: &Job) -> Result<Owner, LakeError> {
+async fn claim_once(shared: &Shared, job: &Job, promises: &Arc<Promises>) -> Result<Owner, LakeError> {
     let cached = shared.node.cache.positions(&shared.id.to_string()).await.map(|cached| Checkpoint {
         table_id: cached.meta.table_id,
         epoch: cached.meta.epoch,
@@ -178,13 +113,17 @@ async fn claim_once(shared: &Shared, job: &Job) -> Result<Owner, LakeError> {
         positions: cached.positions,
         newest_event_us: cached.meta.newest_event_us,
     });
+    // The queue has no limit in time: each claim before this one may wait an outage out.
+    promises.off_the_lake();
     let _turn = shared.node.claims.acquire().await;
+    promises.at_the_lake();
     let claim = Claim {
         id: shared.id.clone(),
         adapter: job.adapter.clone(),
         schema: job.columns(),
         partition_by: job.partition_by.clone(),
         cache: cached,
+        beat: promises.beat(),
     };
     shared.node.lake.claim(claim).await
 }
@@ -197,12 +136,12 @@ async fn rewind_sinks(shared: &Shared, epoch: u64) {
     }
 }
 
-fn progress(checkpoint: &Checkpoint) -> Progress {
+pub(super) fn progress(checkpoint: &Checkpoint) -> Progress {
     Progress { epoch: checkpoint.epoch, generation: checkpoint.generation, newest_event_us: checkpoint.newest_event_us }
 }
 
 /// Brings the cache to `checkpoint`: what `sealed` moved, or all of it.
-async fn cache(shared: &Shared, checkpoint: &Checkpoint, sealed: Option<&Sealed>) {
+pub(super) async fn cache(shared: &Shared, checkpoint: &Checkpoint, sealed: Option<&Sealed>) {
     let meta = Meta {
         table_id: checkpoint.table_id.clone(),
         epoch: checkpoint.epoch,
@@ -233,7 +172,7 @@ impl Committer {
 
     async fn collect(&mut self) -> Result<(), Failure> {
         loop {
-            self.ctx.progress.idle();
+            self.promises.at_rest();
             let limits = self.shared.node.epoch;
             let full = self
                 .open
@@ -247,7 +186,7 @@ impl Committer {
             }
             tokio::select! {
                 biased;
-                ended = async { self.committing.as_mut().expect("guarded").await }, if !idle => {
+                ended = async { (&mut self.committing.as_mut().expect("guarded").task).await }, if !idle => {
                     self.committing = None;
                     self.committed(ended).await?;
                 }
@@ -263,6 +202,7 @@ impl Committer {
 
     /// Puts a delivery into the open epoch.
     async fn take(&mut self, delivery: Delivery) -> Result<(), Failure> {
+        self.promises.at_work(0);
         faults::point_of("committer.taking", &self.shared.id, &delivery.partition);
         if !self.intake.is_wanted(&delivery.partition, delivery.incarnation) {
             return Ok(());
@@ -280,6 +220,7 @@ impl Committer {
         }
         let Delivery { partition, batch, .. } = delivery;
         let from = batch.from.clone();
+        self.promises.at_work(open.builder.work(&batch));
         let twice = faults::bug("double_delivery").then(|| copy(&batch));
         let (open, refused) = push(open, partition.clone(), batch).await?;
         self.open = Some(open);
@@ -290,6 +231,7 @@ impl Committer {
         {
             self.open = Some(push(open, partition, again).await?.0);
         }
+        self.promises.at_rest();
         Ok(())
     }
 
@@ -317,10 +259,11 @@ impl Committer {
         if open.builder.is_empty() {
             return;
         }
-        let Some(mut owner) = self.owner.take() else {
+        let Some(owner) = self.owner.take() else {
             self.open = Some(open);
             return;
         };
+        self.promises.at_work(open.builder.bytes());
         faults::point_of("committer.closing", &self.shared.id, "");
         let payload_bytes = open.builder.bytes() as u64;
         let closed_at_us = self.shared.node.clock.now_us();
@@ -335,25 +278,25 @@ impl Committer {
         };
         self.schema = sealed.schema.clone();
         self.next_epoch = sealed.epoch + 1;
-        let shared = Arc::clone(&self.shared);
-        self.committing = Some(tokio::spawn(async move {
-            let result = commit(&shared, &mut owner, &sealed).await;
-            Commit { owner, sealed, payload_bytes, result }
-        }));
+        let (shared, promises) = (Arc::clone(&self.shared), Arc::clone(&self.promises));
+        let what = (owner, sealed, payload_bytes);
+        self.committing = Some(Committing::begin(shared, what, promises, self.ctx.fence.clone()));
+        self.promises.at_rest();
     }
 
     /// Commits all that is open and waits for it.
     async fn flush(&mut self) -> Result<(), Failure> {
+        self.promises.at_rest();
         // Twice at most: what commits now, then what is open.
         for _ in 0..2 {
             if let Some(committing) = self.committing.take() {
-                let ended = committing.await;
+                let ended = committing.task.await;
                 self.committed(ended).await?;
             }
             self.close().await;
         }
         if let Some(committing) = self.committing.take() {
-            let ended = committing.await;
+            let ended = committing.task.await;
             self.committed(ended).await?;
         }
         Ok(())
@@ -368,7 +311,7 @@ impl Committer {
         };
         self.owner = Some(owner);
         let committed = result.map_err(|e| failure_of(&self.shared, &e))?;
-        self.ctx.progress.healthy();
+        self.promises.healthy();
         cache(&self.shared, &committed.checkpoint, Some(&sealed)).await;
         self.shared.remember(committed.epoch, committed.reference.clone());
         self.shared.progress.send_replace(progress(&committed.checkpoint));
@@ -417,45 +360,6 @@ fn copy(batch: &adapters::contract::Batch) -> adapters::contract::Batch {
         to: batch.to.clone(),
         payloads: batch.payloads.clone(),
         hold: adapters::contract::Hold::default(),
-    }
-}
-
-/// Commits one epoch, waiting out an unreachable lake: what was collected stays, the workers wait for credits.
-#[tracing::instrument(name = "epoch", skip_all, fields(stream = %shared.id, epoch = sealed.epoch))]
-async fn commit(shared: &Arc<Shared>, owner: &mut Owner, sealed: &Sealed) -> Result<Committed, LakeError> {
-    if faults::bug("sled_before_commit") {
-        let mut ahead = owner.checkpoint().clone();
-        ahead.epoch = sealed.epoch;
-        cache(shared, &ahead, Some(sealed)).await;
-    }
-    if faults::bug("announce_before_commit") {
-        let mut ahead = progress(owner.checkpoint());
-        ahead.epoch = sealed.epoch;
-        shared.progress.send_replace(ahead);
-        shared.remember(
-            sealed.epoch,
-            json!({"stream": shared.id.stream(), "tenant": shared.id.tenant(), "epoch": sealed.epoch}),
-        );
-    }
-    let started = Instant::now();
-    let mut patience = Patience::new();
-    loop {
-        match owner.commit(sealed, &shared.bucket()).await {
-            Ok(committed) => {
-                histogram!(COMMIT_SECONDS, stream_labels(shared.id.tenant(), shared.id.stream()))
-                    .record(started.elapsed().as_secs_f64());
-                shared.set_waits_for(None);
-                tracing::debug!(version = committed.version, rows = committed.rows, dead = committed.dead, "committed");
-                return Ok(committed);
-            }
-            Err(e) => {
-                if let Err(e) = patience.wait(shared, &e).await {
-                    // Said here, too, because a commit may outlive the committer that would tell its supervisor.
-                    tracing::warn!(code = e.code, message = e.message, "the epoch was not committed");
-                    return Err(e);
-                }
-            }
-        }
     }
 }
 

@@ -14,12 +14,12 @@ use supervisors::{ChildSpec, ManageError, OnLimit, SupervisorHandle, SupervisorS
 use tokio::sync::watch;
 
 use super::api::{Desired, Refusal};
-use super::committer::failure;
+use super::commit::failure;
 use super::desired::Control;
 use super::manager::ManagerMessage;
 use super::shared::{Node, Shared};
 use super::tree;
-use crate::lake::LakeError;
+use crate::lake::{LakeError, LakeErrorClass};
 use crate::names::StreamId;
 use crate::settings::{Job, RestartSettings, SecretKey, Settings, diff, overlay};
 
@@ -132,6 +132,8 @@ pub struct Directory {
     /// Held while a stream comes into being, so that two requests do not make two of it.
     pub(super) creating: tokio::sync::Mutex<()>,
     recovered: watch::Sender<bool>,
+    /// Why the desired states are not known yet, where something stands in the way.
+    recovery_waits_for: Mutex<Option<String>>,
     root: OnceLock<SupervisorHandle>,
 }
 
@@ -161,19 +163,23 @@ impl Directory {
             graves: RwLock::default(),
             creating: tokio::sync::Mutex::default(),
             recovered: watch::Sender::new(false),
+            recovery_waits_for: Mutex::default(),
             root: OnceLock::new(),
         })
     }
 
     /// Reads what should be from the lake and lays it over the configuration. Starting without could start what a
-    /// customer had stopped, so an unreachable lake is waited for.
+    /// customer had stopped, so an unreachable lake is waited for. So is one that refuses its key, which may be mended
+    /// where the options refer to: no stream is known that could be parked for it, and a node that ends has nobody left who
+    /// would say why.
     async fn recover(&self) -> Result<(), LakeError> {
         let mut pause = RECOVER_PAUSE_MIN;
         let documents = loop {
             match self.read_controls().await {
                 Ok(documents) => break documents,
-                Err(e) if e.may_heal() => {
+                Err(e) if e.may_heal() || e.class == LakeErrorClass::Auth => {
                     tracing::warn!(code = e.code, message = e.message, "the desired states cannot be read yet");
+                    self.set_recovery_waits_for(Some(format!("{}: {}", e.code, e.message)));
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(RECOVER_PAUSE_MAX);
                 }
@@ -196,8 +202,18 @@ impl Directory {
             }
         }
         *self.entries.write().unwrap_or_else(PoisonError::into_inner) = entries;
+        self.set_recovery_waits_for(None);
         self.recovered.send_replace(true);
         Ok(())
+    }
+
+    fn set_recovery_waits_for(&self, reason: Option<String>) {
+        *self.recovery_waits_for.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+    }
+
+    /// Why the desired states are not known yet, where something stands in the way.
+    pub(super) fn recovery_waits_for(&self) -> Option<String> {
+        self.recovery_waits_for.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Whether the desired states are known.

@@ -3,6 +3,7 @@
 
 mod announcer;
 pub mod api;
+mod commit;
 mod committer;
 mod desired;
 mod directory;
@@ -11,6 +12,7 @@ mod live;
 mod manager;
 mod observe;
 mod positions;
+mod promises;
 mod requests;
 mod shared;
 #[cfg(test)]

@@ -6,7 +6,7 @@ use adapters::contract::Position;
 
 use super::api::Refusal;
 use super::directory::Entry;
-use crate::lake::{Claim, LakeError};
+use crate::lake::{Beat, Claim, LakeError};
 use crate::pipeline::{BuilderSpec, EpochBuilder};
 use crate::settings::Job;
 
@@ -53,6 +53,7 @@ pub(super) async fn set(
         schema: job.columns(),
         partition_by: job.partition_by.clone(),
         cache: None,
+        beat: Beat::default(),
     };
     let mut owner = shared.node.lake.claim(claim).await?;
     let known = owner.checkpoint().positions.clone();

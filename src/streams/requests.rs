@@ -361,7 +361,8 @@ impl Streams for DirectoryHandle {
 
     async fn ready(&self) -> Result<Value, Value> {
         if !self.0.is_recovered() {
-            return Err(json!({"ready": false, "reason": "the desired states are being read from the lake"}));
+            let reason = "the desired states are being read from the lake";
+            return Err(json!({"ready": false, "reason": reason, "waits_for": self.0.recovery_waits_for()}));
         }
         let mut waiting = Vec::new();
         let mut starting = HashSet::new();

@@ -28,6 +28,7 @@ fn status(entry: &Entry) -> Status {
         lag_seconds,
         next_at: next_us.filter(|_| actual == Actual::Waiting).map(timestamp),
         parked: if actual == Actual::Parked { parked.into_values().next() } else { None },
+        waits_for: shared.waits_for().filter(|_| desired == Desired::Running),
     }
 }
 

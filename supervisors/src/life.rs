@@ -229,7 +229,8 @@ pub struct Progress(pub(crate) Arc<Life>);
 
 impl Progress {
     /// Promises another call within `limit`. Without one the child counts as hung: it is killed and handled as a
-    /// failure of class [`Hung`](crate::Class::Hung).
+    /// failure of class [`Hung`](crate::Class::Hung). A promise made by a start function counts from then on, so that a
+    /// start may be watched step by step where no one limit fits all of it.
     pub fn busy(&self, limit: Duration) {
         let life = &self.0;
         life.used.store(true, Ordering::SeqCst);

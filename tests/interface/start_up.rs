@@ -1,9 +1,11 @@
 //! A node whose lake is away.
 
+use std::time::Duration;
+
 use serde_json::json;
 
 use crate::support::lab::free_address;
-use crate::support::{Lab, Synthetic};
+use crate::support::{Lab, Synthetic, wait_for};
 
 const STREAM: Synthetic = Synthetic { seed: 1, partitions: 1, total: 100, rate: 100 };
 
@@ -21,6 +23,11 @@ async fn test_nothing_is_promised_before_the_desired_states_are_read_and_sigterm
         let (status, answer) = node.message(pattern, data.clone()).await;
         assert_eq!((status, answer["code"].as_str()), (409, Some("recovering")), "{pattern}: {answer}");
     }
-    assert_eq!(node.get("/health/ready").await.0, 503);
+    let waits = wait_for("the reason", Duration::from_secs(60), async || {
+        let (status, answer) = node.get("/health/ready").await;
+        assert_eq!(status, 503);
+        answer["detail"]["waits_for"].as_str().map(str::to_owned)
+    });
+    assert!(waits.await.starts_with("lake_"));
     assert_eq!(node.terminate().await, Some(0), "{}", node.log());
 }

@@ -137,6 +137,87 @@ async fn test_supervision_late_commit_of_a_committer_that_died_is_refused() {
     assert_eq!(node.terminate().await, Some(0));
 }
 
+const COMMITTER: &str = "lakefeed/tenants/acme/syn/committer";
+
+/// A stream whose committer hangs at `crash`, in a node that does not wait long before it says so. Gives the node once the
+/// successor has taken over from the last epoch before and committed what the hung one held.
+async fn committer_hangs(lab: &Lab, crash: &str, abandoned: bool) -> (Node, std::path::PathBuf) {
+    let let_go = lab.signal_file("let-go");
+    let mut node = lab.start_with(&[
+        ("LAKEFEED_CRASH", crash),
+        ("LAKEFEED_CRASH_UNTIL", let_go.to_str().unwrap()),
+        ("LAKEFEED_HURRY", "1"),
+    ]);
+    node.live().await;
+    let at = |event: &'static str| move |line: &Value| line["event"] == event && line["path"] == COMMITTER;
+    let restarted = node.restart_where("the successor", at("restarted")).await;
+    let lines = node.restarts_under("lakefeed/tenants/acme/syn").await;
+    let failed: Vec<_> = lines.iter().filter(|line| line["event"] == "failed").collect();
+    assert_eq!(failed.len(), 1, "{lines:#?}");
+    assert_eq!((&failed[0]["path"], &failed[0]["incident"]), (&COMMITTER.into(), &restarted["incident"]));
+    let reason = &failed[0]["reason"];
+    assert_eq!((&reason["class"], &reason["code"]), (&"hung".into(), &"no_progress".into()), "{reason}");
+    assert_eq!(lines.iter().any(at("abandoned")), abandoned, "{lines:#?}");
+    assert_eq!(node.metric("lakefeed_restarts_total", &[("stream", "syn"), ("class", "hung")]).await, Some(1.0));
+    let before = restarted["resumed_from"]["epoch"].as_u64().unwrap();
+    lab.epoch_after(Synthetic::STREAM, before + 2).await;
+    (node, let_go)
+}
+
+/// The commit holds a thread, its committer waits for it. The successor claims the stream and commits the same records;
+/// when the thread is let go, what it does is refused.
+#[tokio::test]
+async fn test_supervision_commit_that_holds_its_thread_is_survived_and_refused_when_it_comes_back() {
+    const STREAM: Synthetic = Synthetic { seed: 46, partitions: 2, total: 900, rate: 300 };
+    let lab = Lab::new(&STREAM.config());
+    let (mut node, let_go) = committer_hangs(&lab, "lake.commit.before:3:stop", false).await;
+    assert_sound(&STREAM.whole(&lab, &node).await, "the successor's work");
+    assert!(!node.log().contains("\"fenced\""));
+    std::fs::write(&let_go, "").unwrap();
+    wait_for("the refusal", Duration::from_secs(30), async || {
+        let log = node.log();
+        log.lines().any(|line| line.contains("not committed") && line.contains("\"fenced\"")).then_some(())
+    })
+    .await;
+    assert_sound(&STREAM.whole(&lab, &node).await, "after the late commit");
+    assert_eq!(node.tree_at(COMMITTER).await["state"], "running");
+    assert_eq!(node.terminate().await, Some(0));
+}
+
+/// The commit never comes back. It is dropped, so that what it holds does not stay in memory and on the credits.
+#[tokio::test]
+async fn test_supervision_commit_that_never_comes_back_is_dropped_and_done_by_the_successor() {
+    const STREAM: Synthetic = Synthetic { seed: 47, partitions: 2, total: 900, rate: 300 };
+    let lab = Lab::new(&STREAM.config());
+    let (mut node, _) = committer_hangs(&lab, "lake.commit.silent:3:err", false).await;
+    assert_sound(&STREAM.whole(&lab, &node).await, "the successor's work");
+    assert!(node.log().contains("commit_silent"), "what it held is let go");
+    wait_for("all credits", Duration::from_secs(30), async || {
+        (node.tree_at(COMMITTER).await["queue_bytes"] == 0).then_some(())
+    })
+    .await;
+    assert_eq!(node.terminate().await, Some(0));
+}
+
+/// The committer itself holds its thread: it is abandoned, and what it does later counts for nothing.
+#[tokio::test]
+async fn test_supervision_committer_that_holds_its_thread_is_abandoned_and_counts_no_more() {
+    const STREAM: Synthetic = Synthetic { seed: 48, partitions: 2, total: 900, rate: 300 };
+    let lab = Lab::new(&STREAM.config());
+    let (mut node, let_go) = committer_hangs(&lab, "committer.closing:3:stop", true).await;
+    let before = STREAM.whole(&lab, &node).await;
+    assert_sound(&before, "the successor's work");
+    std::fs::write(&let_go, "").unwrap();
+    wait_for("the zombie's end", Duration::from_secs(30), async || {
+        (node.tree_at(COMMITTER).await["abandoned"] == 0).then_some(())
+    })
+    .await;
+    let after = STREAM.whole(&lab, &node).await;
+    assert_sound(&after, "after the zombie");
+    assert_eq!(node.tree_at(COMMITTER).await["incarnation"], 2);
+    assert_eq!(node.terminate().await, Some(0));
+}
+
 /// As many workers as the runtime has threads hold them: nothing in the process can help any more, so it ends, with the
 /// code that tells the node's supervisor to start it again.
 #[tokio::test]

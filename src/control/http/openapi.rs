@@ -222,6 +222,7 @@ fn schemas() -> Value {
         "actual": {"type": "string", "enum": ["starting", "running", "waiting", "parked", "stopped"]},
         "epoch": count, "lag_seconds": {"type": "number", "nullable": true},
         "next_at": {"type": "string", "nullable": true}, "parked": parked,
+        "waits_for": {"type": "string", "nullable": true, "description": "code: message"},
     });
     let mut stream = status.clone();
     let identity = json!({

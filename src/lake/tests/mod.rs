@@ -13,7 +13,7 @@ use object_store::ObjectStore;
 use object_store::memory::InMemory;
 use serde_json::Value;
 
-use super::{Checkpoint, Claim, Lake, Owner};
+use super::{Beat, Checkpoint, Claim, Lake, Owner};
 use crate::names::StreamId;
 use crate::pipeline::{BuilderSpec, EpochBuilder, Sealed};
 use crate::settings::OnBadRecord;
@@ -103,7 +103,7 @@ pub(crate) fn lake() -> (Arc<InMemory>, Arc<Lake>) {
 }
 
 pub(crate) fn claim_with(cache: Option<Checkpoint>) -> Claim {
-    Claim { id: id(), adapter: "TEST".to_owned(), schema: None, partition_by: Vec::new(), cache }
+    Claim { id: id(), adapter: "TEST".to_owned(), schema: None, partition_by: Vec::new(), cache, beat: Beat::default() }
 }
 
 pub(crate) fn payload(position: &str, bytes: impl Into<Bytes>) -> Payload {

@@ -258,7 +258,8 @@ impl Supervisor {
         }
     }
 
-    /// A promised sign of life is due. A child that is being stopped has its own time limit.
+    /// A promised sign of life is due. A child that is being stopped has its own time limit. One that promised while it
+    /// came up fails to start.
     pub(super) fn check_progress(&mut self, seq: Seq, life: u64) {
         let Some(child) = self.children.get(&seq) else { return };
         let current = child.life.as_ref().filter(|current| current.number == life);
@@ -267,11 +268,16 @@ impl Supervisor {
         if current.deadline().is_none_or(|deadline| deadline > now) {
             return self.watch(seq, life);
         }
-        let State::Running { since } = child.state else { return };
         let failure = Failure::new(Class::Hung, "no_progress", "made no progress within the time it had promised");
-        self.note_failure(seq, failure.clone().into(), Some((&current, now.duration_since(since))));
-        let (why, stage) = (Why::Hung(Box::new(failure)), Stage::Ask);
-        self.set_state(seq, State::Stopping { why, timer: None, stage, starting: false, since: now });
+        let (why, starting) = match child.state {
+            State::Running { since } => {
+                self.note_failure(seq, failure.clone().into(), Some((&current, now.duration_since(since))));
+                (Why::Hung(Box::new(failure)), false)
+            }
+            State::Starting { via, .. } => (Why::StartTimeout(via, Box::new(failure)), true),
+            _ => return,
+        };
+        self.set_state(seq, State::Stopping { why, timer: None, stage: Stage::Ask, starting, since: now });
         self.kill(seq);
     }
 

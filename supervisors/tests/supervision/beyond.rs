@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use supervisors::{Backoff, ChildSpec, Class, EventKind, Failure, NodeState, OnLimit, RestartPolicy, SupervisorSpec};
+use supervisors::{
+    Backoff, ChildSpec, Class, EventKind, Failure, ManageError, NodeState, OnLimit, RestartPolicy, Shutdown, Started,
+    SupervisorSpec,
+};
 
 use crate::support::{Order, Stage, broken, pass, quiet, seconds, stop};
 
@@ -186,6 +189,31 @@ async fn test_child_without_progress_is_killed_and_restarted_as_hung() {
     stage.tell("a", Order::Healthy).await;
     pass(seconds(100)).await;
     assert_eq!(stage.log.of(EventKind::Failed).len(), 1, "idle and healthy children owe nothing");
+}
+
+#[tokio::test(start_paused = true)]
+async fn test_start_that_breaks_its_promise_of_progress_is_a_failed_start() {
+    let stage = Stage::default();
+    let root = stage.start(generous(&stage, RestartPolicy::default())).await;
+    let child = |last: u64| {
+        ChildSpec::start("c", move |ctx| async move {
+            // As long as it keeps its promises it may take as long as it likes.
+            for step in 1..=last {
+                ctx.progress.busy(seconds(10));
+                pass(seconds(if step == 5 { 3_600 } else { 8 })).await;
+            }
+            ctx.progress.idle();
+            Ok(Started::ignore())
+        })
+        .shutdown(Shutdown::Infinity)
+    };
+    root.handle().start_child(child(4)).await.unwrap();
+    root.handle().delete_child("c").await.unwrap();
+    let Err(ManageError::StartFailed(failure)) = root.handle().start_child(child(5)).await else {
+        panic!("it came up")
+    };
+    assert_eq!((failure.reason.class, failure.reason.code.as_str()), (Class::Hung, "no_progress"));
+    assert_eq!(stage.log.of(EventKind::Abandoned).len(), 0);
 }
 
 #[tokio::test(start_paused = true)]
