@@ -21,7 +21,7 @@ pub enum Misfit {
     TypeMismatch,
     /// Delta cannot carry its name, or another column has it, if in another case.
     Name,
-    /// The column of this name holds another key, or another column says that it holds this one.
+    /// The column of this name holds another key, or another column says that it holds this one; or so do fields within.
     Key,
 }
 
@@ -43,6 +43,7 @@ pub fn merge_columns(known: Option<&SchemaRef>, found: &SchemaRef) -> (SchemaRef
         if let Some(mine) = fields.iter_mut().find(|f| f.name() == name) {
             match fitting.and_then(|fitting| join(mine.data_type(), &fitting)) {
                 _ if key_of(mine) != key_of(field) => misfit(Misfit::Key),
+                None if names_clash(mine.data_type(), field.data_type()) => misfit(Misfit::Key),
                 None => misfit(Misfit::TypeMismatch),
                 Some(joined) if joined == *mine.data_type() => {}
                 Some(joined) => *mine = Arc::new(mine.as_ref().clone().with_data_type(joined)),
@@ -112,6 +113,21 @@ fn number(data_type: &DataType) -> Option<Number> {
         DataType::Float64 => Number::Float,
         _ => return None,
     })
+}
+
+/// Whether a field within one type has the name, but for its case, or the key of another one within the other.
+fn names_clash(known: &DataType, found: &DataType) -> bool {
+    match (known, found) {
+        (DataType::List(known), DataType::List(found)) => names_clash(known.data_type(), found.data_type()),
+        (DataType::Struct(known), DataType::Struct(found)) => found.iter().any(|field| {
+            let same = known.iter().find(|mine| caseless(mine.name()) == caseless(field.name()));
+            same.is_some_and(|mine| {
+                let (own, other) = ((mine.name(), key_of(mine)), (field.name(), key_of(field)));
+                own != other || names_clash(mine.data_type(), field.data_type())
+            })
+        }),
+        _ => false,
+    }
 }
 
 fn join_field(known: &FieldRef, found: &FieldRef) -> Option<FieldRef> {

@@ -51,10 +51,10 @@ const PAGE: u64 = 7;
 
 /// What the source gives as its n-th record: now these keys, now those.
 fn record(n: u64) -> Value {
-    let chosen = (0u64..).zip(KEYS).filter(|(i, _)| (n + i) % 3 != 0);
+    let chosen = (0u64..).zip(KEYS).filter(|(i, _)| !(n + i).is_multiple_of(3));
     let mut record: Map<String, Value> = chosen.map(|(i, key)| (key.to_owned(), json!(n * 100 + i))).collect();
     record.insert("seq".to_owned(), n.into());
-    let inner = if n % 2 == 0 { json!({"x y": n, "x_y": n + 1}) } else { json!({"X Y": n, "": "e"}) };
+    let inner = if n.is_multiple_of(2) { json!({"x y": n, "x_y": n + 1}) } else { json!({"X Y": n, "": "e"}) };
     record.insert("in (side)".to_owned(), inner.clone());
     record.insert("list".to_owned(), json!([inner, {"=": true}]));
     Value::Object(record)
@@ -84,7 +84,7 @@ fn city(n: u64) -> Option<String> {
     ];
     match cities.get(usize::try_from(n).unwrap() % (cities.len() + 2)) {
         Some(city) => Some((*city).to_owned()),
-        None if n % 2 == 0 => None,
+        None if n.is_multiple_of(2) => None,
         None => Some("ü/".repeat(LONG)),
     }
 }
@@ -151,8 +151,8 @@ fn fields(table: &Path) -> Vec<Value> {
         .iter()
         .flat_map(|path| std::fs::read_to_string(path).unwrap().lines().map(str::to_owned).collect::<Vec<_>>());
     let actions = lines.map(|line| serde_json::from_str::<Value>(&line).unwrap());
-    let texts = actions.filter_map(|action| action["metaData"]["schemaString"].as_str().map(str::to_owned));
-    let schema: Value = serde_json::from_str(&texts.last().unwrap()).unwrap();
+    let mut texts = actions.filter_map(|action| action["metaData"]["schemaString"].as_str().map(str::to_owned));
+    let schema: Value = serde_json::from_str(&texts.next_back().unwrap()).unwrap();
     schema["fields"].as_array().unwrap().clone()
 }
 

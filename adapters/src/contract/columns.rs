@@ -78,7 +78,7 @@ pub fn keys_of(columns: &Fields) -> Vec<Option<&str>> {
 /// `schema` with each column, those within structs and lists too, called by its key; without those that hold none.
 #[must_use]
 pub fn keyed(schema: &SchemaRef) -> SchemaRef {
-    if schema.fields().iter().any(|column| says_key(column)) {
+    if schema.fields().iter().any(says_key) {
         Arc::new(Schema::new(keyed_fields(schema.fields())))
     } else {
         Arc::clone(schema)

@@ -187,7 +187,7 @@ fn test_event_times_are_read_from_strings_numbers_and_structs() {
     assert_eq!(rows.event_time_us, [None]);
 }
 
-fn read_schema(value: Value) -> Result<Option<SchemaRef>, Vec<Problem>> {
+fn read_columns(value: Value) -> Result<Option<SchemaRef>, Vec<Problem>> {
     let table = Table::from_json(value.as_object().expect("an object"));
     let (problems, secrets) = (Problems::default(), MapSecrets::default());
     let reader = Reader::new(&table, "adapter.X.table", &problems, &secrets);
@@ -200,9 +200,9 @@ fn read_schema(value: Value) -> Result<Option<SchemaRef>, Vec<Problem>> {
 
 #[test]
 fn test_declared_schemas_are_read_with_structs_lists_and_not_null() {
-    assert_eq!(read_schema(json!({})), Ok(None));
-    assert_eq!(read_schema(json!({"schema": "infer"})), Ok(None));
-    let schema = read_schema(json!({"schema": {
+    assert_eq!(read_columns(json!({})), Ok(None));
+    assert_eq!(read_columns(json!({"schema": "infer"})), Ok(None));
+    let schema = read_columns(json!({"schema": {
         "a": "long not null", "n": {"x": "double", "t": "timestamp"}, "l": ["string"], "ll": [["long"]],
         "ls": [{"y": "date"}], "dec": "decimal(10,2)"
     }}));
@@ -216,8 +216,39 @@ fn test_declared_schemas_are_read_with_structs_lists_and_not_null() {
 }
 
 #[test]
+fn test_declared_columns_are_filled_from_the_keys_that_they_say() {
+    let schema = read_columns(json!({
+        "schema": {"wind": "double", "n": {"x": "long"}, "l": [{"y": "long"}], "e": "long"},
+        "keys": {"wind": "Wind (m/s)", "n": "N N", "n.x": "x=y", "l.y": "", "e": "env:NO_REFERENCE"},
+    }));
+    let schema = schema.expect("good columns").expect("declared");
+    assert_eq!(schema.fields().iter().map(|f| f.name().as_str()).collect::<Vec<_>>(), ["e", "l", "n", "wind"]);
+    let text = r#"{"Wind (m/s)":1.5,"wind":"no","N N":{"x=y":7},"l":[{"":8,"y":"no"}],"env:NO_REFERENCE":9}"#;
+    let rows = decode(Some(schema), None, &[text]);
+    assert_eq!(rows.dead, []);
+    let names: Vec<_> = rows.batch.schema().fields().iter().map(|f| f.name().clone()).collect();
+    assert_eq!(names, ["env:NO_REFERENCE", "l", "N N", "Wind (m/s)"]);
+    assert_eq!(longs(&rows.batch, "env:NO_REFERENCE"), [Some(9)]);
+    assert_eq!(rows.batch.column(2).as_struct().column(0).as_primitive::<Int64Type>().value(0), 7);
+    assert_eq!(rows.batch.column(1).as_list::<i32>().values().as_struct().column(0).null_count(), 0);
+    for (schema, keys, field) in [
+        (json!({"a": "long"}), json!({"b": "x"}), "keys.b"),
+        (json!({"a": "long"}), json!({"a": 5}), "keys.a"),
+        (json!({"a": "long"}), json!("a"), "keys"),
+        (json!("infer"), json!({"a": "x"}), "keys"),
+        (json!({"a": "long", "b": "long"}), json!({"a": "b"}), "keys.a"),
+        (json!({"a": {"b": "long", "c": "long"}}), json!({"a.b": "x", "a.c": "x"}), "keys.\"a.b\""),
+        (json!({"a b": "long"}), json!({"a b": "x"}), "schema.\"a b\""),
+    ] {
+        let problems = read_columns(json!({"schema": schema, "keys": keys})).expect_err("wrong keys");
+        let fields: Vec<_> = problems.iter().map(|problem| problem.field.as_str()).collect();
+        assert_eq!(fields, [format!("adapter.X.table.{field}")]);
+    }
+}
+
+#[test]
 fn test_wrong_schemas_give_all_their_problems_at_once() {
-    let problems = read_schema(json!({"schema": {
+    let problems = read_columns(json!({"schema": {
         "a": "int64", "_lf_x": "long", "b": 5, "B": "long", "n": {"x": "decimal(99,2)"}, "l": ["long", "long"], "e": {}
     }}))
     .expect_err("seven problems");
@@ -230,7 +261,7 @@ fn test_wrong_schemas_give_all_their_problems_at_once() {
     assert!(problems.iter().all(|problem| problem.code == "INVALID_SCHEMA"));
     let unknown = problems.iter().find(|problem| problem.field == path("a")).expect("a's problem");
     assert!(unknown.expected.contains("\"timestamp\""));
-    assert!(read_schema(json!({"schema": "inferred"})).is_err());
+    assert!(read_columns(json!({"schema": "inferred"})).is_err());
 }
 
 fn any_json() -> impl Strategy<Value = Value> {

@@ -110,17 +110,25 @@ async fn test_what_foreign_writers_leave_of_a_key_decides_where_it_goes() {
     let of = |name: &str, key: &str| (name.to_owned(), key.to_owned());
     assert_eq!(names(&owner), [of("renamed", "a b"), of("c_d", "c_d"), of("c_d_2", "c d")]);
 
-    // A name that was free when it was chosen is taken when the epoch commits: the next owner chooses another.
-    let sealed = feed.epoch(&owner, &[r#"{"e f":3}"#]).unwrap();
-    rewrite(&store, committed.version + 1, |fields| {
-        fields.push(json!({"name": "E_F", "type": "long", "nullable": true, "metadata": {}}));
-    })
-    .await;
-    let error = owner.commit(&sealed, "results").await.unwrap_err();
-    assert_eq!((error.class, error.code), (LakeErrorClass::Data, "schema_conflict"));
-    let mut owner = lake.claim(feed.claim()).await.unwrap();
-    owner.commit(&feed.epoch(&owner, &[r#"{"e f":3}"#]).unwrap(), "results").await.unwrap();
+    // Names that were free when they were chosen are taken when the epoch commits: the next owner chooses others.
+    let mut version = committed.version;
+    let theirs = |name: &str, of: Value| json!({"name": name, "type": of, "nullable": true, "metadata": {}});
+    let inner = [theirs("x", json!("long")), theirs("e_f", json!("long"))];
+    for (record, field) in [
+        (r#"{"e f":3}"#, theirs("E_F", json!("long"))),
+        (r#"{"s":{"x":4,"e f":4}}"#, theirs("s", json!({"type": "struct", "fields": inner}))),
+    ] {
+        let sealed = feed.epoch(&owner, &[record]).unwrap();
+        rewrite(&store, version + 1, |fields| fields.push(field.clone())).await;
+        let error = owner.commit(&sealed, "results").await.unwrap_err();
+        assert_eq!((error.class, error.code), (LakeErrorClass::Data, "schema_conflict"), "{error}");
+        owner = lake.claim(feed.claim()).await.unwrap();
+        let again = owner.commit(&feed.epoch(&owner, &[record]).unwrap(), "results").await.unwrap();
+        version = again.version;
+    }
     assert!(names(&owner).contains(&of("e_f_2", "e f")));
+    let (rows, _) = lake.records(&id(), "", 10).await.unwrap();
+    assert_eq!((&rows[2]["e_f_2"], &rows[3]["s"]), (&json!(3), &json!({"x": 4, "e_f": null, "e_f_2": 4})));
     assert_eq!(lake.check(None).await.unwrap().problems, []);
 }
 
