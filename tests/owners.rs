@@ -116,7 +116,7 @@ pub(crate) async fn fight(labs: &[Lab], env: &[(&str, &str)]) {
     for node in &nodes {
         let published = node.references(Synthetic::STREAM).await;
         // The stream goes on meanwhile: the lake is looked at after its references.
-        lake.epoch(Synthetic::STREAM);
+        lake.refresh();
         let references = oracle::references(&published, lake.lake(), "acme", "syn").unwrap();
         assert_eq!((references.before_commit, references.wrong), (0, 0), "{references:?}");
     }

@@ -81,7 +81,8 @@ impl Lab {
         self.mirror = Some(mirror);
     }
 
-    fn refresh(&self) {
+    /// Brings the copy of a store that is no folder up to date.
+    pub(crate) fn refresh(&self) {
         if let Some(mirror) = &self.mirror {
             mirror.refresh(&self.lake);
         }
