@@ -18,7 +18,8 @@ impl Lake {
         if !ASKED.iter().any(|scheme| self.url().starts_with(scheme)) {
             return Ok(());
         }
-        self.create_only.get_or_try_init(|| ask(&self.io)).await.copied()
+        self.create_only.get_or_try_init(|| ask(&self.io)).await?;
+        Ok(())
     }
 }
 

@@ -1,13 +1,17 @@
-//! The end of a story: the oracle reads what is left, without any code of those who wrote it.
+//! The end of a story: the oracle reads what is left, without any code of those who wrote it; then `lake check` does,
+//! which shares the code and knows the layout to the last object.
 
 use std::collections::BTreeMap;
 use std::path::Path as FsPath;
 use std::sync::Arc;
 
+use adapters::contract::Clock;
 use futures::TryStreamExt;
 use object_store::{ObjectStore, ObjectStoreExt};
 
+use super::node::JumpingClock;
 use super::world::{Outcome, World};
+use crate::lake::Lake;
 use crate::oracle::{self, Expected};
 
 /// Lays the store out as the folder that the oracle reads.
@@ -54,5 +58,17 @@ pub(crate) async fn judge(world: &World, store: &Arc<dyn ObjectStore>) -> Outcom
         outcome.dead += verdict.dead;
         outcome.epochs += verdict.epochs;
     }
+    outcome.checked = check(world, store).await;
+    outcome.wrong.extend(outcome.checked.iter().cloned());
     outcome
+}
+
+/// What `lake check` finds wrong with what is left.
+async fn check(world: &World, store: &Arc<dyn ObjectStore>) -> Vec<String> {
+    let clock: Arc<dyn Clock> = Arc::<JumpingClock>::clone(&world.clock);
+    let lake = Lake::with_seed(Arc::clone(store), "memory:", clock, u128::from(world.seed));
+    match lake.check(None).await {
+        Ok(report) => report.problems.iter().map(|p| format!("check: {} {}: {}", p.code, p.path, p.what)).collect(),
+        Err(error) => vec![format!("check: {error}")],
+    }
 }

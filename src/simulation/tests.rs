@@ -165,6 +165,9 @@ const BUGS: [&str; 17] = [
     "commit_before_stage",
 ];
 
+/// Those among them that leave a lake in which `lake check` finds something by itself.
+const BUGS_CHECKED: [&str; 4] = ["record_gap", "random_raw_name", "ignore_conflict", "skip_dead_at_claim"];
+
 /// Which of the first `count` seeds catches the bug first, and what it says; with `SIMULATION_BUGS` set, how many do.
 fn caught(bug: &str, count: u64) -> Option<String> {
     let every = std::env::var_os("SIMULATION_BUGS").is_some();
@@ -192,4 +195,20 @@ fn test_simulation_catches_deliberate_bugs() {
         }
     }
     assert!(hidden.is_empty(), "nobody saw {hidden:?}");
+}
+
+#[test]
+fn test_simulation_leaves_deliberate_bugs_for_the_check_to_find() {
+    for bug in BUGS_CHECKED {
+        let found = std::sync::Mutex::new(None);
+        all(0, BUG_SEEDS, Some(bug), |seed, outcome| {
+            let mut found = found.lock().unwrap();
+            if let Some(what) = outcome.checked.first() {
+                *found = Some(format!("seed {seed}: {what:.200}"));
+            }
+            found.is_none()
+        });
+        let found = found.into_inner().unwrap();
+        println!("{bug}: {}", found.unwrap_or_else(|| panic!("the check does not see {bug}")));
+    }
 }

@@ -27,6 +27,8 @@ pub(crate) const LIVE_WITHIN: Duration = Duration::from_secs(30);
 pub(crate) struct Outcome {
     /// Everything that must not be.
     pub(crate) wrong: Vec<String>,
+    /// What of it `lake check` found.
+    pub(crate) checked: Vec<String>,
     /// The story.
     pub(crate) log: Vec<String>,
     /// Faults that happened, by name.
