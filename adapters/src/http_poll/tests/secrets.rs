@@ -69,10 +69,12 @@ async fn test_secrets_are_sent_and_in_no_error_meta_or_debug() {
 #[tokio::test]
 async fn test_an_unreachable_host_is_named_without_the_secret() {
     let server = RudeServer::say(vec![Say::Hang]).await;
-    let more = json!({"timeout": "200ms", "auth": auths()[0]["auth"]});
+    let more = json!({"timeout": "5s", "auth": auths()[0]["auth"]});
     let mut all = settings(&server, more);
-    // A port that was free a moment ago.
-    let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port");
+    // A port on which nobody listens and which nobody else can take.
+    let taken = tokio::net::TcpSocket::new_v4().expect("a socket");
+    taken.bind("127.0.0.1:0".parse().expect("an address")).expect("a port");
+    let port = taken.local_addr().expect("bound");
     all["base_url"] = json!(format!("http://{port}"));
     let mount = mount_of(&HttpPoll::new(Arc::new(Budgets::new())), all);
     let (_, end) = workload(&mut *open(&mount, None, &env()).await, &credits()).await;
