@@ -168,18 +168,18 @@ async fn committer_hangs(lab: &Lab, crash: &str, abandoned: bool) -> (Node, std:
 /// when the thread is let go, what it does is refused.
 #[tokio::test]
 async fn test_supervision_commit_that_holds_its_thread_is_survived_and_refused_when_it_comes_back() {
-    const STREAM: Synthetic = Synthetic { seed: 46, partitions: 2, total: 900, rate: 300 };
+    const STREAM: Synthetic = Synthetic { seed: 46, partitions: 2, total: ENDLESS, rate: 300 };
     let lab = Lab::new(&STREAM.config());
     let (mut node, let_go) = committer_hangs(&lab, "lake.commit.before:3:stop", false).await;
-    assert_sound(&STREAM.whole(&lab, &node).await, "the successor's work");
+    assert_sound(&STREAM.fresh(&lab).await, "the successor's work");
     assert!(!node.log().contains("\"fenced\""));
     std::fs::write(&let_go, "").unwrap();
-    wait_for("the refusal", Duration::from_secs(30), async || {
+    wait_for("the refusal", PATIENCE, async || {
         let log = node.log();
         log.lines().any(|line| line.contains("not committed") && line.contains("\"fenced\"")).then_some(())
     })
     .await;
-    assert_sound(&STREAM.whole(&lab, &node).await, "after the late commit");
+    assert_sound(&STREAM.fresh(&lab).await, "after the late commit");
     assert_eq!(node.tree_at(COMMITTER).await["state"], "running");
     assert_eq!(node.terminate().await, Some(0));
 }
@@ -187,32 +187,27 @@ async fn test_supervision_commit_that_holds_its_thread_is_survived_and_refused_w
 /// The commit never comes back. It is dropped, so that what it holds does not stay in memory and on the credits.
 #[tokio::test]
 async fn test_supervision_commit_that_never_comes_back_is_dropped_and_done_by_the_successor() {
-    const STREAM: Synthetic = Synthetic { seed: 47, partitions: 2, total: 900, rate: 300 };
+    const STREAM: Synthetic = Synthetic { seed: 47, partitions: 2, total: 6_000, rate: 300 };
     let lab = Lab::new(&STREAM.config());
     let (mut node, _) = committer_hangs(&lab, "lake.commit.silent:3:err", false).await;
-    assert_sound(&STREAM.whole(&lab, &node).await, "the successor's work");
+    assert_sound(&STREAM.whole_of(Synthetic::STREAM, &lab, &node).await, "the successor's work");
     assert!(node.log().contains("commit_silent"), "what it held is let go");
-    wait_for("all credits", Duration::from_secs(30), async || {
-        (node.tree_at(COMMITTER).await["queue_bytes"] == 0).then_some(())
-    })
-    .await;
+    wait_for("all credits", PATIENCE, async || (node.tree_at(COMMITTER).await["queue_bytes"] == 0).then_some(())).await;
     assert_eq!(node.terminate().await, Some(0));
 }
 
 /// The committer itself holds its thread: it is abandoned, and what it does later counts for nothing.
 #[tokio::test]
 async fn test_supervision_committer_that_holds_its_thread_is_abandoned_and_counts_no_more() {
-    const STREAM: Synthetic = Synthetic { seed: 48, partitions: 2, total: 900, rate: 300 };
+    const STREAM: Synthetic = Synthetic { seed: 48, partitions: 2, total: ENDLESS, rate: 300 };
     let lab = Lab::new(&STREAM.config());
     let (mut node, let_go) = committer_hangs(&lab, "committer.closing:3:stop", true).await;
-    let before = STREAM.whole(&lab, &node).await;
+    let before = STREAM.fresh(&lab).await;
     assert_sound(&before, "the successor's work");
     std::fs::write(&let_go, "").unwrap();
-    wait_for("the zombie's end", Duration::from_secs(30), async || {
-        (node.tree_at(COMMITTER).await["abandoned"] == 0).then_some(())
-    })
-    .await;
-    let after = STREAM.whole(&lab, &node).await;
+    wait_for("the zombie's end", PATIENCE, async || (node.tree_at(COMMITTER).await["abandoned"] == 0).then_some(()))
+        .await;
+    let after = STREAM.fresh(&lab).await;
     assert_sound(&after, "after the zombie");
     assert_eq!(node.tree_at(COMMITTER).await["incarnation"], 2);
     assert_eq!(node.terminate().await, Some(0));
