@@ -157,7 +157,7 @@ async fn test_messages_no_request_starts_after_a_stop_is_answered() {
 #[tokio::test]
 async fn test_messages_interrupt_drops_the_workload_and_keeps_the_schedule() {
     let source = Feed::start(1, 50).await;
-    // The workload would take longer than the test is patient.
+    // The workload would take longer than the test is patient, or end in another way than by the interrupt.
     let lab = Lab::new(&source.config().replace("timeout = \"10s\"", "timeout = \"20m\""));
     let mut node = lab.start();
     node.ready().await;
@@ -168,6 +168,10 @@ async fn test_messages_interrupt_drops_the_workload_and_keeps_the_schedule() {
     wait_for("a workload in progress", PATIENCE, async || (source.requests() > before).then_some(())).await;
     source.slow(Duration::ZERO);
     assert_eq!(node.message("worker:interrupt", feed()).await.0, 200);
+    wait_for("a workload that ends as interrupted", PATIENCE, async || {
+        node.metric("lakefeed_poll_seconds_count", &[("stream", "feed"), ("outcome", "interrupted")]).await
+    })
+    .await;
     let verdict = source.whole(&lab, &node).await;
     assert_sound(&verdict, "interrupted");
     assert!(!node.restarts().await.iter().any(|line| line["event"] == "failed"), "an interrupt is no failure");
