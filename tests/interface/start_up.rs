@@ -1,11 +1,9 @@
 //! A node whose lake is away.
 
-use std::time::Duration;
-
 use serde_json::json;
 
 use crate::support::lab::free_address;
-use crate::support::{Lab, Synthetic, wait_for};
+use crate::support::{Lab, PATIENCE, Synthetic, wait_for};
 
 const STREAM: Synthetic = Synthetic { seed: 1, partitions: 1, total: 100, rate: 100 };
 
@@ -23,7 +21,7 @@ async fn test_nothing_is_promised_before_the_desired_states_are_read_and_sigterm
         let (status, answer) = node.message(pattern, data.clone()).await;
         assert_eq!((status, answer["code"].as_str()), (409, Some("recovering")), "{pattern}: {answer}");
     }
-    let waits = wait_for("the reason", Duration::from_secs(60), async || {
+    let waits = wait_for("the reason", PATIENCE, async || {
         let (status, answer) = node.get("/health/ready").await;
         assert_eq!(status, 503);
         answer["detail"]["waits_for"].as_str().map(str::to_owned)

@@ -1,14 +1,13 @@
 //! Keys of the lake that change while the node runs: a server that knows the new ones only, files that say them later.
 
 use std::fs;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::{back, ends_sound, logged, nothing_failed};
 use crate::support::cli::printed;
 use crate::support::servers::{ACCESS_KEY, S3, SECRET_KEY, minio, versitygw};
-use crate::support::{Synthetic, wait_for};
+use crate::support::{PATIENCE, Synthetic, wait_for};
 
 const STREAM: Synthetic = Synthetic { seed: 61, partitions: 1, total: 1_000_000, rate: 60 };
 const NEW_ACCESS: &str = "rotated-access";
@@ -47,7 +46,7 @@ async fn test_node_whose_key_is_refused_at_its_start_says_so_and_comes_up_with_t
     // In a hurry, a committer that says nothing for ten seconds counts as hung. One that waits for its lake does not.
     let mut node = lab.start_with(&[("LAKEFEED_HURRY", "1")]);
     node.live().await;
-    let waits = wait_for("the reason", Duration::from_secs(60), async || {
+    let waits = wait_for("the reason", PATIENCE, async || {
         let (status, answer) = node.get("/health/ready").await;
         assert_eq!(status, 503, "{answer}");
         answer["detail"]["waits_for"].as_str().map(str::to_owned)

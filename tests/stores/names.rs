@@ -20,7 +20,7 @@ use super::second_reader::PACKAGES;
 use crate::support::lab::{QUICK, assert_sound};
 use crate::support::servers::had;
 use crate::support::servers::install::python;
-use crate::support::{Lab, Node, wait_for};
+use crate::support::{Lab, Node, PATIENCE, wait_for};
 
 const KEYS: [&str; 18] = [
     "Wind speed (m/s)",
@@ -137,7 +137,7 @@ async fn all_there(lab: &Lab, node: &Node, total: u64) {
     for stream in ["keys", "cities"] {
         let look =
             wait_for("all records", Duration::MAX, async || (rows(lab, stream).len() as u64 >= total).then_some(()));
-        let waited = tokio::time::timeout(Duration::from_secs(90), look).await;
+        let waited = tokio::time::timeout(PATIENCE, look).await;
         assert!(waited.is_ok(), "{stream} does not come to its end; the log:\n{}", node.log());
     }
 }

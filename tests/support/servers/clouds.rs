@@ -4,7 +4,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
@@ -23,7 +22,7 @@ use super::had;
 use super::install::{go_program, node_packages};
 use super::mirror::Mirror;
 use crate::support::lab::{Lab, free_address};
-use crate::support::{Synthetic, wait_for};
+use crate::support::{PATIENCE, Synthetic, wait_for};
 
 const FAKE_GCS: &str = "github.com/fsouza/fake-gcs-server@v1.56.1";
 /// The container, or bucket.
@@ -83,7 +82,7 @@ pub(crate) async fn azurite() -> Option<Azurite> {
     let process = launch(&folder, &address, data.path(), &azure_key());
     let endpoint = format!("http://{address}/{ACCOUNT}");
     let server = Azurite { process, folder, address, endpoint, data };
-    wait_for("Azurite", Duration::from_secs(60), async || server.make_container().await.then_some(())).await;
+    wait_for("Azurite", PATIENCE, async || server.make_container().await.then_some(())).await;
     Some(server)
 }
 
@@ -133,8 +132,7 @@ impl Azurite {
         assert!(stopped.success());
         self.process.0.wait().unwrap();
         self.process = launch(&self.folder, &self.address, self.data.path(), &azure_next_key());
-        wait_for("Azurite", Duration::from_secs(60), async || http().get(&self.endpoint).send().await.ok().map(drop))
-            .await;
+        wait_for("Azurite", PATIENCE, async || http().get(&self.endpoint).send().await.ok().map(drop)).await;
     }
 
     /// A client of the container.
@@ -222,7 +220,7 @@ pub(crate) async fn gcs(conditions: Conditions) -> Option<Gcs> {
         axum::serve(listener, router).await.unwrap();
     });
     let server = Gcs { _process: process, front: Some(front), endpoint, data };
-    wait_for("fake-gcs-server", Duration::from_secs(60), async || {
+    wait_for("fake-gcs-server", PATIENCE, async || {
         let health = format!("http://{address}/_internal/healthcheck");
         http().get(health).send().await.ok().filter(|answer| answer.status().is_success()).map(drop)
     })
