@@ -109,6 +109,7 @@ impl Patience {
         }
         tracing::warn!(stream = %shared.id, code = error.code, message = error.message, "the lake is waited for");
         shared.set_waits_for(Some(format!("{}: {}", error.code, error.message)));
+        held(shared);
         sleep(self.pause).await;
         self.pause = (self.pause * 2).min(LAKE_PAUSE_MAX);
         Ok(())
@@ -472,8 +473,15 @@ fn count(shared: &Shared, committed: &Committed, bytes: u64) {
     if let Some(newest) = committed.checkpoint.newest_event_us {
         #[allow(clippy::cast_precision_loss, reason = "seconds of lag need no microseconds beyond 2^52")]
         let lag = (shared.node.clock.now_us() - newest) as f64 / 1e6;
-        gauge!(LAG_SECONDS, labels.clone()).set(lag);
+        gauge!(LAG_SECONDS, labels).set(lag);
     }
+    held(shared);
+}
+
+/// Tells how full the stream's part of the queue is: after each commit, and while the lake is waited for, which is when it
+/// matters.
+fn held(shared: &Shared) {
+    let labels = stream_labels(shared.id.tenant(), shared.id.stream());
     #[allow(clippy::cast_precision_loss, reason = "bytes in memory are far below 2^52")]
     gauge!(QUEUE_BYTES, labels).set(shared.credits.used_bytes() as f64);
 }

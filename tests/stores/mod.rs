@@ -6,6 +6,7 @@ mod full;
 mod outages;
 mod power;
 mod second_reader;
+mod stalled;
 
 use std::path::Path;
 use std::time::Duration;
