@@ -24,9 +24,9 @@ use crate::names::StreamId;
 /// without a second of silence; a single larger payload has a segment of its own.
 const SEGMENT_BYTES_MAX: usize = 16 << 20;
 
-/// The payloads' pages stay below 128 KiB, with [`PAGE_ROWS`] on top: up to there zstd works with tables that fit into a
-/// core's nearest caches, a seventh to a quarter cheaper than at the usual MiB, for objects one to three percent larger.
-/// A reader that wants one payload unpacks less, too.
+/// The payloads' pages stay below 128 KiB, with [`PAGE_ROWS`] on top: up to there zstd works with smaller tables. Together with
+/// the encoding of the lengths a segment costs a seventh to a quarter less CPU time than with the usual MiB, and is as
+/// large (docs/performance.md). A reader that wants one payload unpacks less, too.
 const PAGE_BYTES: usize = 96 << 10;
 
 /// Payloads that are put into a page before its size is looked at.
