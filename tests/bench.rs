@@ -25,7 +25,8 @@ async fn test_bench_recovery_kills_and_loses_nothing() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn test_bench_memory_tells_what_an_idle_worker_takes() {
-    let options = MemoryOptions { duration: Duration::from_millis(200), workers: 200, program: program() };
+    let moment = Duration::from_millis(200);
+    let options = MemoryOptions { duration: moment, stalled: moment, workers: 200, program: program() };
     let report = memory(&options).await.unwrap();
     assert!(report.idle_worker_bytes.is_some(), "{report:?}");
 }

@@ -54,8 +54,10 @@ const SEED: u64 = 5;
 /// How to measure.
 #[derive(Debug, Clone)]
 pub struct MemoryOptions {
-    /// How long the sources press.
+    /// How long the sources press on a lake that is slow.
     pub duration: Duration,
+    /// How long they press on one that takes nothing, after that.
+    pub stalled: Duration,
     /// Idle workers; 0 leaves them out.
     pub workers: u32,
     /// The `lakefeed` to run for the idle workers.
@@ -66,7 +68,8 @@ impl MemoryOptions {
     /// What the command line asks for, measured on `program`.
     #[must_use]
     pub fn of(args: &BenchMemoryArgs, program: PathBuf) -> Self {
-        Self { duration: Duration::from_secs(args.seconds.into()), workers: args.workers, program }
+        let seconds = |seconds: u32| Duration::from_secs(seconds.into());
+        Self { duration: seconds(args.seconds), stalled: seconds(args.stalled), workers: args.workers, program }
     }
 }
 
@@ -75,8 +78,10 @@ impl MemoryOptions {
 pub struct Memory {
     /// `memory`.
     pub bench: &'static str,
-    /// The most that was resident, MiB.
+    /// The most that was resident, MiB, slow and stalled together.
     pub rss_mib_max: f64,
+    /// The most while the lake took nothing, MiB.
+    pub rss_mib_stalled: f64,
     /// What the configuration allows, MiB.
     pub bound_mib: f64,
     /// Resident bytes that one idle worker adds; absent where that was left out.
@@ -158,22 +163,37 @@ impl Drop for Watcher {
 /// # Errors
 /// What kept it from running, or a lake that is wrong.
 pub async fn memory(options: &MemoryOptions) -> Result<Memory, BenchError> {
-    let (most, pressure) = under_pressure(options.duration).await?;
+    let Pressed { most, stalled, pressure } = under_pressure(options).await?;
     let idle_worker_bytes = match options.workers {
         0 => None,
         workers => Some(idle(&options.program, workers).await?),
     };
     Ok(Memory {
         bench: "memory",
-        rss_mib_max: round(most as f64 / f64::from(1 << 20), 1),
+        rss_mib_max: mib(most.max(stalled)),
+        rss_mib_stalled: mib(stalled),
         bound_mib: (BASE_MIB + PER_QUEUE_BYTE * QUEUE_MIB) as f64,
         idle_worker_bytes,
         pressure,
     })
 }
 
-/// Sources that press on a slow lake; the most memory, and how much more was offered than taken.
-async fn under_pressure(duration: Duration) -> Result<(u64, f64), BenchError> {
+fn mib(bytes: u64) -> f64 {
+    round(bytes as f64 / f64::from(1 << 20), 1)
+}
+
+/// What came of the pressure.
+struct Pressed {
+    /// The most that was resident while the lake was slow.
+    most: u64,
+    /// The same while it took nothing.
+    stalled: u64,
+    /// How much more was offered than taken while it was slow.
+    pressure: f64,
+}
+
+/// Sources that press on a lake that is slow, and then takes nothing.
+async fn under_pressure(options: &MemoryOptions) -> Result<Pressed, BenchError> {
     let scratch = Scratch::new()?;
     let line = Arc::new(Line::new(LAKE_BYTES_PER_S));
     let slowed = Arc::clone(&line);
@@ -182,9 +202,13 @@ async fn under_pressure(duration: Duration) -> Result<(u64, f64), BenchError> {
     let watcher = Watcher::start()?;
     let app = App::start(settings, parts).await?;
     let began = Instant::now();
-    tokio::time::sleep(duration).await;
+    tokio::time::sleep(options.duration).await;
     let most = watcher.stop()?;
     let (taken, lasted) = (line.taken(), began.elapsed());
+    line.stall();
+    let watcher = Watcher::start()?;
+    tokio::time::sleep(options.stalled).await;
+    let stalled = watcher.stop()?;
     line.lift();
     if !app.stop().await {
         return Err(BenchError::Stalled("the drain of the node"));
@@ -195,7 +219,7 @@ async fn under_pressure(duration: Duration) -> Result<(u64, f64), BenchError> {
         node::sound(&verdict)?;
     }
     let offered = (LAKE_BYTES_PER_S * PRESSURE) as f64 * lasted.as_secs_f64();
-    Ok((most, round(offered / taken.max(1) as f64, 1)))
+    Ok(Pressed { most, stalled, pressure: round(offered / taken.max(1) as f64, 1) })
 }
 
 /// Bytes that one idle worker adds: a node with `workers` of them against a node with one.
@@ -259,10 +283,11 @@ async fn positions(http: &reqwest::Client, url: &str) -> usize {
 
 impl fmt::Display for Memory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { rss_mib_max, bound_mib, idle_worker_bytes, pressure, .. } = self;
+        let Self { rss_mib_max, rss_mib_stalled, bound_mib, idle_worker_bytes, pressure, .. } = self;
         write!(
             f,
-            "at most {rss_mib_max:.0} MiB of {bound_mib:.0} MiB, with {pressure:.0} times more offered than taken"
+            "at most {rss_mib_max:.0} MiB of {bound_mib:.0} MiB, with {pressure:.0} times more offered than taken; \
+             {rss_mib_stalled:.0} MiB while nothing was taken"
         )?;
         match idle_worker_bytes {
             Some(bytes) => write!(f, "\n{bytes} bytes for each idle worker"),

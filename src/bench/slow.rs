@@ -1,4 +1,4 @@
-//! A store that takes no more than so many bytes a second, around a store that takes more.
+//! A store that takes no more than so many bytes a second, or nothing at all for a while, around a store that takes more.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,24 +12,42 @@ use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
     PutOptions, PutPayload, PutResult, Result,
 };
+use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
+
+/// What the line does at the moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Speed {
+    BytesPerS(u64),
+    Stalled,
+    Free,
+}
 
 /// The one line through which all bytes go, and its meter.
 #[derive(Debug)]
 pub(super) struct Line {
-    bytes_per_s: AtomicU64,
+    speed: watch::Sender<Speed>,
     taken: AtomicU64,
     free_at: Mutex<Option<Instant>>,
 }
 
 impl Line {
     pub(super) fn new(bytes_per_s: u64) -> Self {
-        Self { bytes_per_s: AtomicU64::new(bytes_per_s), taken: AtomicU64::new(0), free_at: Mutex::default() }
+        Self {
+            speed: watch::Sender::new(Speed::BytesPerS(bytes_per_s)),
+            taken: AtomicU64::new(0),
+            free_at: Mutex::default(),
+        }
+    }
+
+    /// From now on nothing gets through, what is on its way neither.
+    pub(super) fn stall(&self) {
+        self.speed.send_replace(Speed::Stalled);
     }
 
     /// From now on there is no limit.
     pub(super) fn lift(&self) {
-        self.bytes_per_s.store(0, Ordering::Relaxed);
+        self.speed.send_replace(Speed::Free);
     }
 
     /// Bytes that were put.
@@ -39,8 +57,9 @@ impl Line {
 
     /// Waits until `bytes` are through. Those who come later wait behind those who came before.
     async fn pass(&self, bytes: u64) {
-        let rate = self.bytes_per_s.load(Ordering::Relaxed);
-        if rate > 0 {
+        let mut speed = self.speed.subscribe();
+        let now = *speed.borrow();
+        if let Speed::BytesPerS(rate) = now {
             let until = {
                 let mut free_at = self.free_at.lock().unwrap_or_else(PoisonError::into_inner);
                 let now = Instant::now();
@@ -51,6 +70,8 @@ impl Line {
             };
             sleep_until(until).await;
         }
+        // Fails only without a sender, and this line has it.
+        let _ = speed.wait_for(|speed| *speed != Speed::Stalled).await;
         self.taken.fetch_add(bytes, Ordering::Relaxed);
     }
 }
@@ -125,8 +146,17 @@ mod tests {
         );
         assert!(both.0.is_ok() && both.1.is_ok());
         assert_eq!((started.elapsed().as_secs(), line.taken()), (3, 3000));
+        let caught = tokio::spawn({
+            let (store, a) = (Slow::new(Arc::new(InMemory::new()), Arc::clone(&line)), a.clone());
+            async move { store.put(&a, PutPayload::from(vec![0u8; 500])).await }
+        });
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        line.stall();
+        tokio::time::sleep(Duration::from_secs(7)).await;
+        assert_eq!((caught.is_finished(), line.taken()), (false, 3000));
         line.lift();
+        caught.await.expect("ended").expect("put");
         store.put(&a, PutPayload::from(vec![0u8; 1 << 20])).await.expect("put");
-        assert_eq!(started.elapsed().as_secs(), 3);
+        assert_eq!(started.elapsed().as_secs(), 10);
     }
 }

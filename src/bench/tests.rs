@@ -51,10 +51,11 @@ async fn test_polls_are_counted_and_keep_their_promises() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn test_memory_presses_on_the_lake_and_loses_nothing() {
-    let options = MemoryOptions { duration: std::time::Duration::from_secs(1), workers: 0, program: PathBuf::new() };
+    let second = std::time::Duration::from_secs(1);
+    let options = MemoryOptions { duration: second, stalled: second, workers: 0, program: PathBuf::new() };
     let report = memory(&options).await.expect("measured");
     assert!(report.pressure >= 50.0, "{report:?}");
-    assert!(report.rss_mib_max > 1.0 && report.bound_mib > 1.0);
+    assert!(report.rss_mib_max >= report.rss_mib_stalled && report.rss_mib_stalled > 1.0 && report.bound_mib > 1.0);
     assert_eq!(serde_json::to_value(&report).expect("JSON")["idle_worker_bytes"], Value::Null);
 }
 

@@ -81,6 +81,9 @@ pub struct BenchMemoryArgs {
     /// How long the source presses on the slowed lake
     #[arg(long, value_name = "SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     pub seconds: u32,
+    /// How long it presses on a lake that takes nothing, after that
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u32).range(0..=86_400))]
+    pub stalled: u32,
     /// Idle workers whose memory is measured; 0 leaves that out
     #[arg(long, value_name = "N", default_value_t = 20_000, value_parser = clap::value_parser!(u32).range(0..=100_000))]
     pub workers: u32,

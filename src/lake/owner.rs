@@ -117,7 +117,7 @@ impl Owner {
             self.finish_dead(&record).await?;
         }
         crash("lake.commit.before")?;
-        if faults::fails("lake.commit.silent") {
+        if faults::fails("silent_commit") {
             std::future::pending::<()>().await;
         }
         let version = self.commit_table(sealed, &path).await?;

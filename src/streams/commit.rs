@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use metrics::histogram;
+use metrics::{gauge, histogram};
 use serde_json::json;
 use supervisors::{Class, Failure, Fence, Reason};
 use tokio::sync::oneshot;
@@ -16,7 +16,7 @@ use super::shared::Shared;
 use crate::faults;
 use crate::lake::{Committed, LakeError, LakeErrorClass, Owner};
 use crate::pipeline::Sealed;
-use crate::telemetry::metrics::{COMMIT_SECONDS, stream_labels};
+use crate::telemetry::metrics::{COMMIT_SECONDS, QUEUE_BYTES, stream_labels};
 
 /// Pauses between tries to reach the lake. An outage is waited out here: it is no failure of the stream. The longest is
 /// short because the lake's circuit keeps the requests away from a store that fails, and a stream has to be back soon
@@ -133,6 +133,7 @@ impl<'a> Patience<'a> {
         if self.fence.is_current() {
             shared.set_waits_for(Some(format!("{}: {}", error.code, error.message)));
         }
+        held(shared);
         self.promises.at_the_lake();
         sleep(self.pause).await;
         self.promises.at_the_lake();
@@ -189,4 +190,12 @@ async fn commit(
             }
         }
     }
+}
+
+/// Tells how full the stream's part of the queue is: after each commit, and while the lake is waited for, which is when it
+/// matters.
+pub(super) fn held(shared: &Shared) {
+    let labels = stream_labels(shared.id.tenant(), shared.id.stream());
+    #[allow(clippy::cast_precision_loss, reason = "bytes in memory are far below 2^52")]
+    gauge!(QUEUE_BYTES, labels).set(shared.credits.used_bytes() as f64);
 }

@@ -10,7 +10,7 @@ use supervisors::{ChildContext, Class, Failure, Reason};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
-use super::commit::{Commit, Committing, Patience, failure_of};
+use super::commit::{Commit, Committing, Patience, failure_of, held};
 use super::intake::{Delivery, Intake};
 use super::promises::Promises;
 use super::shared::{Progress, Shared};
@@ -20,7 +20,7 @@ use crate::lake::{Checkpoint, Claim, Committed, LakeError, Owner};
 use crate::pipeline::{BuilderSpec, EpochBuilder, Refused, Sealed};
 use crate::settings::Job;
 use crate::telemetry::metrics::{
-    BYTES_TOTAL, DEAD_LETTERS_TOTAL, EPOCHS_TOTAL, LAG_SECONDS, QUEUE_BYTES, RECORDS_TOTAL, code_label, stream_labels,
+    BYTES_TOTAL, DEAD_LETTERS_TOTAL, EPOCHS_TOTAL, LAG_SECONDS, RECORDS_TOTAL, code_label, stream_labels,
 };
 
 /// Decoding below this many bytes is done in place: it takes less time than handing it to another thread.
@@ -376,8 +376,7 @@ fn count(shared: &Shared, committed: &Committed, bytes: u64) {
     if let Some(newest) = committed.checkpoint.newest_event_us {
         #[allow(clippy::cast_precision_loss, reason = "seconds of lag need no microseconds beyond 2^52")]
         let lag = (shared.node.clock.now_us() - newest) as f64 / 1e6;
-        gauge!(LAG_SECONDS, labels.clone()).set(lag);
+        gauge!(LAG_SECONDS, labels).set(lag);
     }
-    #[allow(clippy::cast_precision_loss, reason = "bytes in memory are far below 2^52")]
-    gauge!(QUEUE_BYTES, labels).set(shared.credits.used_bytes() as f64);
+    held(shared);
 }

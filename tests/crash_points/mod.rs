@@ -170,9 +170,7 @@ fn named_in(folder: &Path, found: &mut BTreeSet<String>) {
             continue;
         }
         let text = std::fs::read_to_string(&path).unwrap();
-        for call in
-            ["point(\"", "point_of(\"", "fails(\"", "crash(\"", "append(&self.io, \"", "append(&self.lake.io, \""]
-        {
+        for call in ["point(\"", "point_of(\"", "fails(\"", "crash(\"", "append(&io, \"", "append(&self.io, \""] {
             let names = text.split(call).skip(1).filter_map(|rest| rest.split('"').next());
             found.extend(names.filter(|name| name.contains('.')).map(str::to_owned));
         }

@@ -8,6 +8,7 @@ mod names;
 mod outages;
 mod power;
 mod second_reader;
+mod stalled;
 
 use std::path::Path;
 use std::time::Duration;

@@ -189,7 +189,7 @@ async fn test_supervision_commit_that_holds_its_thread_is_survived_and_refused_w
 async fn test_supervision_commit_that_never_comes_back_is_dropped_and_done_by_the_successor() {
     const STREAM: Synthetic = Synthetic { seed: 47, partitions: 2, total: 6_000, rate: 300 };
     let lab = Lab::new(&STREAM.config());
-    let (mut node, _) = committer_hangs(&lab, "lake.commit.silent:3:err", false).await;
+    let (mut node, _) = committer_hangs(&lab, "silent_commit:3:err", false).await;
     assert_sound(&STREAM.whole_of(Synthetic::STREAM, &lab, &node).await, "the successor's work");
     assert!(node.log().contains("commit_silent"), "what it held is let go");
     wait_for("all credits", PATIENCE, async || (node.tree_at(COMMITTER).await["queue_bytes"] == 0).then_some(())).await;

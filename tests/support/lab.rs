@@ -49,6 +49,8 @@ pub(crate) struct Lab {
     /// URL and, but for a folder, options.
     store: Option<(String, String)>,
     config: String,
+    /// More lines of `[node]`.
+    node: String,
     starts: Cell<u32>,
 }
 
@@ -57,7 +59,16 @@ impl Lab {
     pub(crate) fn new(config: &str) -> Self {
         let dir = TempDir::new().unwrap();
         let (lake, state) = (dir.path().join("lake"), dir.path().join("state"));
-        Self { dir, lake, state, mirror: None, store: None, config: config.to_owned(), starts: Cell::new(0) }
+        Self {
+            dir,
+            lake,
+            state,
+            mirror: None,
+            store: None,
+            config: config.to_owned(),
+            node: String::new(),
+            starts: Cell::new(0),
+        }
     }
 
     /// With lake and state directory in these folders.
@@ -79,6 +90,11 @@ impl Lab {
     pub(crate) fn mirror(&mut self, mirror: Mirror) {
         self.lake = self.dir.path().join("mirror");
         self.mirror = Some(mirror);
+    }
+
+    /// With these lines in `[node]`.
+    pub(crate) fn node_with(&mut self, lines: &str) {
+        self.node = lines.to_owned();
     }
 
     /// Brings the copy of a store that is no folder up to date.
@@ -133,8 +149,8 @@ impl Lab {
             Some((url, options)) => (url.clone(), format!("options = {options}\n")),
         };
         let text = format!(
-            "[node]\nstate_dir = {:?}\n[lake]\nurl = {url:?}\n{options}epoch = {{ max_age = \"50ms\" }}\n[api]\nlisten = {address:?}\n{}",
-            self.state, self.config
+            "[node]\nstate_dir = {:?}\n{}\n[lake]\nurl = {url:?}\n{options}epoch = {{ max_age = \"50ms\" }}\n[api]\nlisten = {address:?}\n{}",
+            self.state, self.node, self.config
         );
         let path = self.config();
         fs::write(&path, text).unwrap();

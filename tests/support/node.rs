@@ -97,6 +97,13 @@ impl Node {
         self.child.id()
     }
 
+    /// The most memory that it ever held, bytes.
+    pub(crate) fn memory_max(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+    }
+
     /// The sum of a metric over all its labels.
     pub(crate) async fn metric_sum(&self, name: &str) -> f64 {
         let answer = self.http.get(format!("{}/metrics", self.api)).send().await;
