@@ -97,7 +97,7 @@ pub(super) fn run(mount: &dyn Mount, shape: &Shape, table: &Table) -> Result<(),
             let encoder = match &mut file {
                 Some(encoder) => encoder,
                 None => {
-                    let new = Encoder::new(decoded.batch.schema(), properties_for(&decoded.batch));
+                    let new = Encoder::new(decoded.batch.schema(), properties_for(&decoded.batch)).map_err(failed)?;
                     file.insert(new)
                 }
             };

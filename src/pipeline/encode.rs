@@ -1,8 +1,5 @@
 //! Parquet in memory.
 
-use std::collections::HashSet;
-use std::sync::Arc;
-
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, SchemaRef};
 use arrow::error::ArrowError;
@@ -13,6 +10,7 @@ use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::ParquetMetaData;
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
+use std::collections::HashSet;
 
 use super::columns::{LF_POSITION, LF_RAW};
 
@@ -21,7 +19,7 @@ const SAMPLE_ROWS: usize = 512;
 /// A dictionary pays while at most this part of the sample is distinct.
 const DISTINCT_PART_MAX: f64 = 0.5;
 
-/// What every file of the lake has in common: zstd at its fastest level (but for very small ones), statistics for whole columns only.
+/// What every file of the lake has in common: zstd at its fastest level, statistics for whole columns only.
 pub(crate) fn properties() -> WriterPropertiesBuilder {
     WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::default()))
@@ -77,65 +75,25 @@ fn dictionary_pays(column: &ArrayRef) -> bool {
     part <= DISTINCT_PART_MAX
 }
 
-/// Rows below this many bytes are stored as they are: a file has no less than a block of the disk anyway, and making zstd's
-/// tables for each of its columns would cost more than everything else about it.
-const PLAIN_BYTES_MAX: usize = 4096;
-
 /// One file in the making.
-pub(crate) enum Encoder {
-    /// Nothing is decided before the second rows come, or the end.
-    Begun { schema: SchemaRef, properties: WriterProperties, first: Option<RecordBatch> },
-    /// More than a little.
-    Writing(Box<ArrowWriter<Vec<u8>>>),
-}
-
-fn writer(schema: SchemaRef, properties: WriterProperties) -> Result<Box<ArrowWriter<Vec<u8>>>, ArrowError> {
-    let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
-    ArrowWriter::try_new_with_options(Vec::new(), schema, options).map(Box::new).map_err(external)
-}
-
-/// Bytes of the values themselves; more than can be where an array cannot tell.
-fn size(batch: &RecordBatch) -> usize {
-    let sizes = batch.columns().iter().map(|column| column.to_data().get_slice_memory_size().unwrap_or(usize::MAX));
-    sizes.fold(0, usize::saturating_add)
+pub(crate) struct Encoder {
+    writer: ArrowWriter<Vec<u8>>,
 }
 
 impl Encoder {
-    pub(crate) fn new(schema: SchemaRef, properties: WriterProperties) -> Self {
-        Self::Begun { schema, properties, first: None }
+    pub(crate) fn new(schema: SchemaRef, properties: WriterProperties) -> Result<Self, ArrowError> {
+        let options = ArrowWriterOptions::new().with_properties(properties).with_skip_arrow_metadata(true);
+        let writer = ArrowWriter::try_new_with_options(Vec::new(), schema, options).map_err(external)?;
+        Ok(Self { writer })
     }
 
     pub(crate) fn write(&mut self, batch: &RecordBatch) -> Result<(), ArrowError> {
-        let (schema, properties, first) = match self {
-            Self::Writing(writer) => return writer.write(batch).map_err(external),
-            Self::Begun { first, .. } if first.is_none() && size(batch) <= PLAIN_BYTES_MAX => {
-                *first = Some(batch.clone());
-                return Ok(());
-            }
-            Self::Begun { schema, properties, first } => (schema, properties, first),
-        };
-        let mut writer = writer(Arc::clone(schema), properties.clone())?;
-        for batch in first.iter().chain([batch]) {
-            writer.write(batch).map_err(external)?;
-        }
-        *self = Self::Writing(writer);
-        Ok(())
+        self.writer.write(batch).map_err(external)
     }
 
-    pub(crate) fn finish(self) -> Result<(Bytes, ParquetMetaData), ArrowError> {
-        let mut writer = match self {
-            Self::Writing(writer) => writer,
-            Self::Begun { schema, properties, first } => {
-                let plain = properties.into_builder().set_compression(Compression::UNCOMPRESSED);
-                let mut writer = writer(schema, plain.build())?;
-                if let Some(first) = first {
-                    writer.write(&first).map_err(external)?;
-                }
-                writer
-            }
-        };
-        let metadata = writer.finish().map_err(external)?;
-        let bytes = std::mem::take(writer.inner_mut());
+    pub(crate) fn finish(mut self) -> Result<(Bytes, ParquetMetaData), ArrowError> {
+        let metadata = self.writer.finish().map_err(external)?;
+        let bytes = std::mem::take(self.writer.inner_mut());
         Ok((bytes.into(), metadata))
     }
 }

@@ -92,7 +92,7 @@ impl Files {
             Entry::Occupied(open) => open.into_mut(),
             Entry::Vacant(place) => {
                 self.order.push(place.key().clone());
-                let encoder = Encoder::new(batch.schema(), properties_for(batch));
+                let encoder = Encoder::new(batch.schema(), properties_for(batch))?;
                 place.insert(Open { schema: batch.schema(), rows: 0, encoder })
             }
         };

@@ -112,7 +112,7 @@ impl Segments {
     fn write<'p>(&mut self, payloads: &[Payload], partition: impl Fn(usize) -> &'p str) -> Result<(), ArrowError> {
         let open = match &mut self.open {
             Some(open) => open,
-            None => self.open.insert(Open { encoder: encoder(), rows: 0, bytes: 0 }),
+            None => self.open.insert(Open { encoder: encoder()?, rows: 0, bytes: 0 }),
         };
         open.encoder.write(&rows(payloads, partition)?)?;
         open.rows += payloads.len();
@@ -166,7 +166,7 @@ impl Segments {
     }
 }
 
-fn encoder() -> Encoder {
+fn encoder() -> Result<Encoder, ArrowError> {
     let properties = properties()
         .set_column_dictionary_enabled("bytes".into(), false)
         // All lengths first and then all bytes: nothing stands between two payloads that resemble each other.
