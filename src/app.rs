@@ -22,7 +22,7 @@ use crate::control::http;
 use crate::lake::{Lake, LakeError};
 use crate::run::chain;
 use crate::settings::{self, ApiSettings, Settings};
-use crate::streams::{Directory, DirectoryHandle, Node, observe};
+use crate::streams::{Directory, DirectoryHandle, Node, Turns, observe};
 use crate::telemetry::events::Events;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::restarts::RestartLog;
@@ -204,7 +204,7 @@ impl App {
             epoch: settings.lake.epoch,
             seed: parts.seed,
             scrubber: Arc::clone(&parts.scrubber),
-            claims: Node::claims(),
+            turns: Turns::default(),
             start_lags: parts.start_lags.clone(),
         });
         let drain = settings.node.drain;

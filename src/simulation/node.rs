@@ -21,7 +21,7 @@ use crate::announce::{Feed, Sink};
 use crate::checkpoint::{Cache, Change, Disk, Entry, Trees, unseal};
 use crate::lake::Lake;
 use crate::settings;
-use crate::streams::{Directory, Node, observe};
+use crate::streams::{Directory, Node, Turns, observe};
 use crate::telemetry::events::Events;
 
 /// 2024-05-01T12:00:00Z.
@@ -218,7 +218,7 @@ async fn bring_up(parts: Parts) -> Result<Up, String> {
         epoch: settings.lake.epoch,
         seed: parts.seed,
         scrubber: Arc::default(),
-        claims: Node::claims(),
+        turns: Turns::default(),
         start_lags: None,
     });
     let directory = Directory::new(node, Arc::new(settings), kinds, secrets);

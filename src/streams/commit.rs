@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 
-use super::committer::{cache, progress};
+use super::committer::{Turn, cache, progress};
 use super::promises::Promises;
 use super::shared::Shared;
 use crate::faults;
@@ -46,7 +46,7 @@ pub(super) struct Committing {
 impl Committing {
     pub(super) fn begin(
         shared: Arc<Shared>,
-        (mut owner, sealed, payload_bytes): (Owner, Sealed, u64),
+        (mut owner, sealed, payload_bytes, turn): (Owner, Sealed, u64, Turn),
         promises: Arc<Promises>,
         fence: Fence,
     ) -> Self {
@@ -59,7 +59,7 @@ impl Committing {
             };
             let result = tokio::select! {
                 biased;
-                result = commit(&shared, &mut owner, &sealed, Patience::new(&promises, fence)) => result,
+                result = commit(&shared, &mut owner, (&sealed, turn), Patience::new(&promises, fence)) => result,
                 () = left_alone => Err(nobody_waits(&shared, sealed.epoch)),
             };
             promises.off_the_lake();
@@ -154,7 +154,7 @@ impl<'a> Patience<'a> {
 async fn commit(
     shared: &Arc<Shared>,
     owner: &mut Owner,
-    sealed: &Sealed,
+    (sealed, mut turn): (&Sealed, Turn),
     mut patience: Patience<'_>,
 ) -> Result<Committed, LakeError> {
     if faults::bug("sled_before_commit") {
@@ -182,6 +182,8 @@ async fn commit(
                 return Ok(committed);
             }
             Err(e) => {
+                // Who waits for the lake holds up nobody; how many ask it then is the circuit's business.
+                drop(turn.take());
                 if let Err(e) = patience.wait(shared, &e).await {
                     // Said here, too, because a commit may outlive the committer that would tell its supervisor.
                     tracing::warn!(code = e.code, message = e.message, "the epoch was not committed");

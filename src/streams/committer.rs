@@ -4,10 +4,11 @@
 use std::sync::Arc;
 
 use adapters::contract::Position;
+use futures::future::BoxFuture;
 use metrics::{Label, counter, gauge};
 use serde_json::{Value, json};
 use supervisors::{ChildContext, Class, Failure, Reason};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::{Instant, sleep_until};
 
 use super::commit::{Commit, Committing, Patience, failure_of, held};
@@ -40,6 +41,15 @@ pub(super) struct Committer {
     schema: Option<arrow::datatypes::SchemaRef>,
     open: Option<Open>,
     committing: Option<Committing>,
+    /// The wait for a turn at the lake. Kept while deliveries come in, because it is a place in a queue.
+    turn: Option<BoxFuture<'static, Turn>>,
+}
+
+/// A turn at the lake; the next one's when dropped. `None` once the node has no more, which it always has.
+pub(super) type Turn = Option<OwnedSemaphorePermit>;
+
+async fn turn(commits: Arc<Semaphore>) -> Turn {
+    commits.acquire_owned().await.ok()
 }
 
 /// The epoch that collects.
@@ -96,6 +106,7 @@ pub(super) async fn claim(shared: Arc<Shared>, ctx: ChildContext) -> Result<(Val
         owner: Some(owner),
         open: None,
         committing: None,
+        turn: None,
         shared,
         ctx,
         promises,
@@ -115,7 +126,7 @@ async fn claim_once(shared: &Shared, job: &Job, promises: &Arc<Promises>) -> Res
     });
     // The queue has no limit in time: each claim before this one may wait an outage out.
     promises.off_the_lake();
-    let _turn = shared.node.claims.acquire().await;
+    let _turn = shared.node.turns.claims.acquire().await;
     promises.at_the_lake();
     let claim = Claim {
         id: shared.id.clone(),
@@ -180,9 +191,9 @@ impl Committer {
                 .is_some_and(|o| o.builder.bytes() >= limits.max_bytes || o.builder.payloads() >= limits.max_rows);
             let closes_at = self.open.as_ref().filter(|o| !o.builder.is_empty()).map(|o| o.closes_at);
             let idle = self.committing.is_none();
-            if full && idle {
-                self.close().await;
-                continue;
+            let due = full || closes_at.is_some_and(|at| at <= Instant::now());
+            if due && idle && self.turn.is_none() {
+                self.turn = Some(Box::pin(turn(Arc::clone(&self.shared.node.turns.commits))));
             }
             tokio::select! {
                 biased;
@@ -191,7 +202,11 @@ impl Committer {
                     self.committed(ended).await?;
                 }
                 () = self.ctx.stop.stopped() => return self.drain().await,
-                () = async { sleep_until(closes_at.expect("guarded")).await }, if idle && closes_at.is_some() => self.close().await,
+                turn = async { self.turn.as_mut().expect("guarded").await }, if self.turn.is_some() => {
+                    self.turn = None;
+                    self.close(turn).await;
+                }
+                () = async { sleep_until(closes_at.expect("guarded")).await }, if idle && !due && closes_at.is_some() => {}
                 delivery = self.deliveries.recv(), if !full => match delivery {
                     Some(delivery) => self.take(delivery).await?,
                     None => return Ok(()),
@@ -253,8 +268,8 @@ impl Committer {
         Open { builder: EpochBuilder::new(spec), job, closes_at: Instant::now() + self.shared.node.epoch.max_age }
     }
 
-    /// Seals the open epoch and starts its commit.
-    async fn close(&mut self) {
+    /// Seals the open epoch and starts its commit, which is this one's turn at the lake.
+    async fn close(&mut self, turn: Turn) {
         let Some(open) = self.open.take() else { return };
         if open.builder.is_empty() {
             return;
@@ -279,7 +294,7 @@ impl Committer {
         self.schema = sealed.schema.clone();
         self.next_epoch = sealed.epoch + 1;
         let (shared, promises) = (Arc::clone(&self.shared), Arc::clone(&self.promises));
-        let what = (owner, sealed, payload_bytes);
+        let what = (owner, sealed, payload_bytes, turn);
         self.committing = Some(Committing::begin(shared, what, promises, self.ctx.fence.clone()));
         self.promises.at_rest();
     }
@@ -293,7 +308,13 @@ impl Committer {
                 let ended = committing.task.await;
                 self.committed(ended).await?;
             }
-            self.close().await;
+            if self.open.as_ref().is_some_and(|open| !open.builder.is_empty()) {
+                let turn = match self.turn.take() {
+                    Some(turn) => turn.await,
+                    None => turn(Arc::clone(&self.shared.node.turns.commits)).await,
+                };
+                self.close(turn).await;
+            }
         }
         if let Some(committing) = self.committing.take() {
             let ended = committing.task.await;

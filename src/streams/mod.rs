@@ -26,4 +26,4 @@ mod worker;
 pub use directory::{Directory, Entry};
 pub use observe::observe;
 pub use requests::DirectoryHandle;
-pub use shared::{Node, Progress, Shared};
+pub use shared::{Node, Progress, Shared, Turns};

@@ -22,6 +22,11 @@ use crate::telemetry::secrets::Scrubber;
 /// Claims under way at once. Each is a handful of requests to the lake; more at once only lengthen the queue there.
 const CLAIMS_MAX: usize = 32;
 
+/// Commits under way at once, as many as keep the lake busy: each has up to three objects on their way, and the lake takes
+/// 192 requests at a time. Others go on collecting, so that a busy lake gets fewer and larger epochs instead of a queue
+/// in which claims and polls of new streams would wait behind thousands of small ones. Few in tests, so that they wait.
+const COMMITS_MAX: usize = if cfg!(test) { 2 } else { 64 };
+
 /// References kept between commit and announcement, so that the announcer need not read back what was just written.
 const RECENT_MAX: usize = 64;
 
@@ -55,17 +60,24 @@ pub struct Node {
     pub seed: u64,
     /// Takes secrets out of what is told about failures.
     pub scrubber: Arc<Scrubber>,
-    /// Bounds claims under way.
-    pub claims: Semaphore,
+    /// Bounds what is under way at the lake.
+    pub turns: Turns,
     /// Collects how late polls start, for the benchmark.
     pub start_lags: Option<Arc<Mutex<Vec<std::time::Duration>>>>,
 }
 
-impl Node {
-    /// The semaphore of [`Node::claims`].
-    #[must_use]
-    pub fn claims() -> Semaphore {
-        Semaphore::new(CLAIMS_MAX)
+/// Bounds claims and commits under way, each in the order in which they were asked for.
+#[derive(Debug)]
+pub struct Turns {
+    /// Claims.
+    pub claims: Semaphore,
+    /// Commits.
+    pub commits: Arc<Semaphore>,
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self { claims: Semaphore::new(CLAIMS_MAX), commits: Arc::new(Semaphore::new(COMMITS_MAX)) }
     }
 }
 

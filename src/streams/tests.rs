@@ -67,7 +67,7 @@ impl Rig {
             epoch: settings.lake.epoch,
             seed: 1,
             scrubber: Arc::default(),
-            claims: Node::claims(),
+            turns: super::shared::Turns::default(),
             start_lags: None,
         });
         let directory = Directory::new(node, Arc::new(settings), kinds, secrets);
