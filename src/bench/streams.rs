@@ -56,6 +56,8 @@ pub struct ManySmall {
     pub bench: &'static str,
     /// Streams, of one record a second each.
     pub streams: u32,
+    /// How long it took until each had committed something.
+    pub up_s: f64,
     /// How long was measured.
     pub seconds: f64,
     /// Epochs committed each second, all streams together.
@@ -76,6 +78,8 @@ pub struct ManySmall {
     pub lists_per_commit: f64,
     /// Resident at the end, MiB.
     pub rss_mib: f64,
+    /// Everything that was collected was committed in the time that the node has for its stop.
+    pub drained: bool,
 }
 
 /// What an operator would write.
@@ -122,7 +126,9 @@ pub async fn streams(options: &StreamsOptions) -> Result<ManySmall, BenchError> 
         Parts { store_layer: Some(Box::new(|store| Arc::new(Metered::new(store, counted)))), ..Parts::process() };
     let settings = node::settings(&configuration(options), scratch.path(), &parts)?;
     let app = App::start(settings, parts).await?;
+    let began = Instant::now();
     up(&app, options.streams).await?;
+    let up_s = began.elapsed().as_secs_f64();
     tokio::time::sleep(SETTLE).await;
     meter.take_lags();
     let (started, before, cpu) = (Instant::now(), meter.count(), cpu_seconds()?);
@@ -130,9 +136,8 @@ pub async fn streams(options: &StreamsOptions) -> Result<ManySmall, BenchError> 
     let (seconds, after, cpu) = (started.elapsed().as_secs_f64(), meter.count(), cpu_seconds()? - cpu);
     let mut lags = meter.take_lags();
     let rss = resident_bytes(None)?;
-    if !app.stop().await {
-        return Err(BenchError::Stalled("the drain of the node"));
-    }
+    // Where streams want more than the disk can do, the end of each comes too late for some. Nothing is lost by that.
+    let drained = app.stop().await;
     for number in (0..options.streams).step_by(options.streams.div_ceil(JUDGED).max(1) as usize) {
         let expected = Expected::Synthetic { seed: SEED, partitions: 1, handed_over: BTreeMap::new() };
         node::sound(&node::verdict(&scratch.path().join("lake"), &name(number), expected).await?)?;
@@ -142,6 +147,7 @@ pub async fn streams(options: &StreamsOptions) -> Result<ManySmall, BenchError> 
     Ok(ManySmall {
         bench: "streams",
         streams: options.streams,
+        up_s: round(up_s, 1),
         seconds: round(seconds, 1),
         commits_per_s: round(lags.len() as f64 / seconds, 1),
         lag_ms_p50: round(percentile(&mut lags, 0.5), 0),
@@ -152,6 +158,7 @@ pub async fn streams(options: &StreamsOptions) -> Result<ManySmall, BenchError> 
         gets_per_commit: each(|count| count.gets),
         lists_per_commit: each(|count| count.lists),
         rss_mib: round(rss as f64 / f64::from(1 << 20), 1),
+        drained,
     })
 }
 
