@@ -12,6 +12,7 @@
 
 mod draw;
 mod foreign;
+mod handovers;
 mod journal;
 mod judge;
 mod node;

@@ -11,7 +11,7 @@ use crate::streams::DirectoryHandle;
 use crate::streams::api::{Actual, Streams};
 
 /// Runs `story` in a world with one node that has committed something.
-fn within(seed: u64, story: impl AsyncFnOnce(&mut World)) {
+pub(super) fn within(seed: u64, story: impl AsyncFnOnce(&mut World)) {
     super::in_a_runtime(async {
         let mut world = World::new(seed, None);
         world.calm();
@@ -24,7 +24,7 @@ fn within(seed: u64, story: impl AsyncFnOnce(&mut World)) {
 }
 
 /// Every stream commits again within `patience`.
-async fn assert_commits(world: &World, patience: Duration) {
+pub(super) async fn assert_commits(world: &World, patience: Duration) {
     let epochs: Vec<_> = world.streams.iter().map(|id| world.truth.stream(&id.to_string(), |s| s.epoch)).collect();
     let moved = |world: &World| {
         let mut all = world.streams.iter().zip(&epochs);
